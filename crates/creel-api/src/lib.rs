@@ -1,0 +1,1 @@
+//! The Docker Engine API: routes, versions and streams over the engine.

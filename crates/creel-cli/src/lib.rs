@@ -1,0 +1,1 @@
+//! The commands, named and behaving as Docker's.

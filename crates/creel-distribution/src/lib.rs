@@ -1,0 +1,1 @@
+//! Moves images: registry pull and push, docker-archive and oci-archive.

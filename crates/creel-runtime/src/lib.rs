@@ -1,0 +1,1 @@
+//! From an OCI Spec to a process: a pure InitPlan and the thin executor that applies it.

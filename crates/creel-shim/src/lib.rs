@@ -1,0 +1,1 @@
+//! Supervises one container: stdio, logs, attach, exec, and the exit record.

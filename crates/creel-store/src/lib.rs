@@ -1,0 +1,1 @@
+//! The durable store: blobs, layers, snapshots, images, records, leases and garbage collection.

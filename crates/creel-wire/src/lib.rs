@@ -1,0 +1,1 @@
+//! The Docker Engine API's JSON documents, as types shared by server and clients. No I/O.
