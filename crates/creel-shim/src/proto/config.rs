@@ -1,0 +1,59 @@
+//! What a shim is told before it starts: `shim.json`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the container's root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// A directory that is the root as it stands.
+    Directory(PathBuf),
+    /// An overlay, mounted inside the container's new mount namespace.
+    Overlay {
+        /// Read-only layers, topmost first.
+        lower: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// Overlayfs's work directory, on the file system of `upper`.
+        work: PathBuf,
+    },
+}
+
+/// The content of `shim.json`: everything about one container that its OCI specification does not say.
+///
+/// Resources are in `config.json` (`linux.resources`); whether there is a terminal is said by both, and this one
+/// decides how the streams are wired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimConfig {
+    /// The container's id, 64 hexadecimal digits.
+    pub id: String,
+    /// Directory that holds `config.json`; usually the run directory itself.
+    pub bundle: PathBuf,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// Path of the container's cgroup below each hierarchy's root, as `/creel/<id>`; `None` joins none.
+    #[serde(default)]
+    pub cgroup_path: Option<String>,
+    /// The json-file log; `None` keeps no log (Docker's driver `none`).
+    #[serde(default)]
+    pub log_path: Option<PathBuf>,
+    /// Size in bytes at which the log is rotated; `None` never rotates.
+    #[serde(default)]
+    pub log_max_size: Option<u64>,
+    /// How many log files are kept, the current one included; 1 truncates in place. `None` means 1, as in Docker.
+    #[serde(default)]
+    pub log_max_files: Option<u32>,
+    /// Whether stdin is a pipe (Docker's `OpenStdin`); otherwise it reads as empty.
+    #[serde(default)]
+    pub open_stdin: bool,
+    /// Whether stdin closes when the first attached stdin has ended (Docker's `StdinOnce`).
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Whether the container gets a pseudo-terminal instead of pipes.
+    #[serde(default)]
+    pub terminal: bool,
+    /// Path of the creel executable, to run as PID 1 before the program (`--init`).
+    #[serde(default)]
+    pub init: Option<PathBuf>,
+}
