@@ -1,0 +1,67 @@
+//! The engine itself: ping, version, information, events, disk usage.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Uri, header};
+
+use crate::body;
+use crate::error::ApiError;
+use crate::params::Params;
+use crate::router::State;
+
+type Result<T = Response> = std::result::Result<T, ApiError>;
+
+pub(crate) async fn ping() -> Response {
+    let mut response = "OK".into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+pub(crate) async fn version(engine: State) -> Response {
+    Json(engine.version()).into_response()
+}
+
+pub(crate) async fn info(engine: State) -> Response {
+    Json(engine.info().await).into_response()
+}
+
+pub(crate) async fn disk_usage(engine: State) -> Result {
+    Ok(Json(engine.disk_usage().await?).into_response())
+}
+
+/// `docker login` asks the daemon to try the credentials; that comes with the issue on images.
+pub(crate) async fn auth() -> ApiError {
+    ApiError::of(
+        creel_types::ErrorKind::Unsupported,
+        "login is not there yet: credentials in the client's config file are sent along with pull and push",
+    )
+}
+
+pub(crate) async fn events(engine: State, uri: Uri) -> Result {
+    let params = Params::of(&uri)?;
+    let until = params.time("until")?;
+    let mut events = engine.events(params.time("since")?, params.filters()?);
+    let Some(until) = until else { return Ok(body::lines(events)) };
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        let left = until.as_millisecond() - jiff::Timestamp::now().as_millisecond();
+        // Past events are in the channel already: a moment is enough to hand them over.
+        let left = std::time::Duration::from_millis(u64::try_from(left).unwrap_or(0).max(50));
+        let deadline = tokio::time::sleep(left);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) if event.time <= until.as_second() => {
+                        if sender.send(event).await.is_err() { return }
+                    }
+                    _ => return,
+                },
+                () = &mut deadline => return,
+            }
+        }
+    });
+    Ok(body::lines(receiver))
+}
