@@ -1,0 +1,216 @@
+//! Blobs: content as it came over the wire, named by its digest, whole or absent.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use creel_types::Digest;
+use ring::digest::{Context, SHA256};
+use rusqlite::params;
+
+use crate::db::sql;
+use crate::error::{Error, Result};
+use crate::files::{self, Temp};
+use crate::layers::finish;
+use crate::store::Store;
+use crate::failpoint;
+
+/// Writes one blob: to a temporary file first, hashing on the way. Dropping it before [`BlobWriter::commit`]
+/// leaves nothing behind.
+pub struct BlobWriter {
+    store: Arc<Store>,
+    temp: Temp,
+    file: File,
+    context: Context,
+    written: u64,
+    expected: Option<Digest>,
+    size: Option<u64>,
+}
+
+impl BlobWriter {
+    /// How many bytes were written so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn what(&self) -> String {
+        match &self.expected {
+            Some(digest) => format!("blob {digest}"),
+            None => "blob".to_owned(),
+        }
+    }
+
+    /// Verifies size and digest, syncs, moves the blob to its place and writes its row. On an error nothing is
+    /// left behind; a digest that does not fit is [`Error::DigestMismatch`], which names both.
+    pub fn commit(self) -> Result<Digest> {
+        let actual = finish(self.context.clone());
+        if let Some(expected) = self.size
+            && expected != self.written
+        {
+            return Err(Error::SizeMismatch { what: self.what(), expected, actual: self.written });
+        }
+        if let Some(expected) = self.expected
+            && expected != actual
+        {
+            return Err(Error::DigestMismatch { what: self.what(), expected, actual });
+        }
+        let Self { store, temp, file, written, .. } = self;
+        failpoint("blob-before-sync");
+        file.sync_data().map_err(|why| Error::io("sync", temp.path(), why))?;
+        drop(file);
+        let _content = store.content_in_use();
+        store.leases.touch_blob(actual);
+        if store.view().blob_size(&actual).is_some() {
+            return Ok(actual);
+        }
+        failpoint("blob-before-rename");
+        let directory = store.paths.blobs();
+        temp.rename_to(&store.paths.blob(&actual))?;
+        failpoint("blob-before-dir-sync");
+        files::sync_dir(&directory)?;
+        failpoint("blob-before-row");
+        let row = store.db.write(move |connection, view| {
+            sql(connection, "write a blob", |c| {
+                c.prepare_cached("INSERT OR REPLACE INTO blobs (digest, size) VALUES (?1, ?2)")?
+                    .execute(params![actual.to_string(), written as i64])
+            })?;
+            view.insert_blob(actual, written);
+            Ok(())
+        });
+        if let Err(why) = row {
+            if store.view().blob_size(&actual).is_none() {
+                let _ = std::fs::remove_file(store.paths.blob(&actual));
+            }
+            return Err(why);
+        }
+        failpoint("blob-after-row");
+        Ok(actual)
+    }
+}
+
+impl Write for BlobWriter {
+    /// Writes through to the temporary file. More bytes than promised are refused at once, so that an endless
+    /// stream cannot fill the disk.
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if let Some(expected) = self.size
+            && self.written + data.len() as u64 > expected
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                Error::SizeMismatch {
+                    what: self.what(),
+                    expected,
+                    actual: self.written + data.len() as u64,
+                },
+            ));
+        }
+        let count = self.file.write(data)?;
+        self.context.update(&data[..count]);
+        self.written += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Begins to write a blob. With `expected` and `size` (bytes), [`BlobWriter::commit`] holds the content
+    /// against them.
+    pub fn blob_writer(self: &Arc<Self>, expected: Option<Digest>, size: Option<u64>) -> Result<BlobWriter> {
+        let temp = self.temp("blob")?;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(temp.path())
+            .map_err(|why| Error::io("create", temp.path(), why))?;
+        Ok(BlobWriter {
+            store: self.clone(),
+            temp,
+            file,
+            context: Context::new(&SHA256),
+            written: 0,
+            expected,
+            size,
+        })
+    }
+
+    /// Stores some bytes as a blob: for configurations and manifests.
+    pub fn put_blob(self: &Arc<Self>, content: &[u8]) -> Result<Digest> {
+        let mut writer = self.blob_writer(None, Some(content.len() as u64))?;
+        writer.write_all(content).map_err(|why| Error::io("write", writer.temp.path(), why))?;
+        writer.commit()
+    }
+
+    /// Stores a stream as a blob, verified against its digest and size where given.
+    pub fn copy_blob<R: Read>(
+        self: &Arc<Self>,
+        mut content: R,
+        expected: Option<Digest>,
+        size: Option<u64>,
+    ) -> Result<Digest> {
+        let mut writer = self.blob_writer(expected, size)?;
+        if let Err(why) = io::copy(&mut content, &mut writer) {
+            return Err(unwrap_io("write", &writer.temp, why));
+        }
+        writer.commit()
+    }
+
+    /// Whether a blob is stored. Held by every [`Lease`](crate::Lease) that is open now.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        let _content = self.content_in_use();
+        let found = self.view().blob_size(digest).is_some();
+        if found {
+            self.leases.touch_blob(*digest);
+        }
+        found
+    }
+
+    /// A blob's size in bytes.
+    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        self.view().blob_size(digest)
+    }
+
+    /// Opens a blob to read it. The file stays readable even if the blob is collected meanwhile.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        if !self.has_blob(digest) {
+            return Err(Error::NoSuchBlob(*digest));
+        }
+        let path = self.paths.blob(digest);
+        File::open(&path).map_err(|why| match why.kind() {
+            io::ErrorKind::NotFound => Error::NoSuchBlob(*digest),
+            _ => Error::io("open", &path, why),
+        })
+    }
+
+    /// Reads a whole blob of at most `limit` bytes and verifies its digest again: for documents.
+    pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let file = self.open_blob(digest)?;
+        let path = self.paths.blob(digest);
+        let size = file.metadata().map_err(|why| Error::io("read", &path, why))?.size();
+        if size > limit {
+            return Err(Error::TooLarge { digest: *digest, size, limit });
+        }
+        let mut content = Vec::with_capacity(size as usize);
+        file.take(limit).read_to_end(&mut content).map_err(|why| Error::io("read", &path, why))?;
+        let actual = crate::layers::sha256(&content);
+        if actual != *digest {
+            return Err(Error::DigestMismatch {
+                what: format!("the stored blob {}", path.display()),
+                expected: *digest,
+                actual,
+            });
+        }
+        Ok(content)
+    }
+}
+
+/// The store's error within an I/O error, if one travelled in it.
+pub(crate) fn unwrap_io(what: &'static str, temp: &Temp, why: io::Error) -> Error {
+    match why.downcast::<Error>() {
+        Ok(error) => error,
+        Err(why) => Error::io(what, temp.path(), why),
+    }
+}

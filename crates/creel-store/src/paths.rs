@@ -1,0 +1,93 @@
+//! Where everything lies below the root directory. Pure: nothing here touches the disk.
+//!
+//! ```text
+//! <root>/
+//! ├── lock                       flock'ed by the one daemon; holds its pid
+//! ├── creel.db (-wal)            the rows (see `db`)
+//! ├── blobs/sha256/<hex>         content as it came over the wire, named by its digest
+//! ├── layers/<hex>/fs            an unpacked layer (hex of its diffID, or of its chainID when composed)
+//! ├── layers/<hex>/layer.json    what its row says, so that rows can be rebuilt
+//! ├── containers/<id>/upper      a container's writable layer
+//! ├── containers/<id>/work       overlay's work directory
+//! ├── empty/                     the lower directory of images without layers
+//! └── tmp/                       everything unfinished; emptied at open
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use creel_types::{ContainerId, Digest};
+
+use crate::layers::LayerId;
+
+/// The directories and files of one store.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    /// The paths below `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The root directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// The database file.
+    pub fn db(&self) -> PathBuf {
+        self.root.join("creel.db")
+    }
+
+    /// The directory of all blobs.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    /// One blob.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// The directory of all layers.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// One layer's directory.
+    pub fn layer(&self, layer: &LayerId) -> PathBuf {
+        self.layers().join(layer.hex())
+    }
+
+    /// One layer's files: a lower directory for overlay.
+    pub fn layer_fs(&self, layer: &LayerId) -> PathBuf {
+        self.layer(layer).join("fs")
+    }
+
+    /// The directory of all containers.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
+    }
+
+    /// One container's directory.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// The lower directory of an image that has no layers (overlay wants one).
+    pub fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
+    /// The directory for everything unfinished.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}

@@ -1,0 +1,219 @@
+//! Snapshots: the writable layer of a container over an image's layers, as directories for overlay. The store
+//! mounts nothing.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use creel_types::{ContainerId, Digest};
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+
+use crate::db::sql;
+use crate::error::{Error, Result};
+use crate::images::ImageRecord;
+use crate::layers::LayerId;
+use crate::paths::Paths;
+use crate::records::{self, Record};
+use crate::store::Store;
+use crate::view::View;
+use crate::{failpoint, files};
+
+/// The directories of an overlay mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// The read-only directories, the topmost first; never empty.
+    pub lower: Vec<PathBuf>,
+    /// The writable directory.
+    pub upper: PathBuf,
+    /// Overlay's own directory, on the same file system as `upper`.
+    pub work: PathBuf,
+}
+
+/// One container's snapshot. While it exists its layers are kept, whether or not the image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The container.
+    pub id: ContainerId,
+    /// The image that it was made from.
+    pub image: Digest,
+    /// The layers below the writable one, the lowest first.
+    pub layers: Vec<LayerId>,
+}
+
+impl Snapshot {
+    /// The directories to mount.
+    pub(crate) fn overlay(&self, paths: &Paths) -> Overlay {
+        let directory = paths.container(&self.id);
+        let mut lower: Vec<_> = self.layers.iter().rev().map(|layer| paths.layer_fs(layer)).collect();
+        if lower.is_empty() {
+            lower.push(paths.empty());
+        }
+        Overlay { lower, upper: directory.join("upper"), work: directory.join("work") }
+    }
+}
+
+fn insert(connection: &Connection, view: &mut View, snapshot: Snapshot) -> Result<()> {
+    if view.snapshot(&snapshot.id).is_some() {
+        return Err(Error::SnapshotExists(snapshot.id));
+    }
+    if let Some(missing) = snapshot.layers.iter().find(|layer| view.layer(layer).is_none()) {
+        return Err(Error::NoSuchLayer(missing.digest()));
+    }
+    let layers: Vec<_> = snapshot.layers.iter().map(ToString::to_string).collect();
+    sql(connection, "write a snapshot", |c| {
+        c.prepare_cached("INSERT INTO snapshots (id, image, layers) VALUES (?1, ?2, ?3)")?.execute(params![
+            snapshot.id.as_str(),
+            snapshot.image.to_string(),
+            layers.join(" ")
+        ])
+    })?;
+    view.insert_snapshot(snapshot);
+    Ok(())
+}
+
+fn delete(connection: &Connection, view: &mut View, id: &ContainerId) -> Result<bool> {
+    if view.snapshot(id).is_none() {
+        return Ok(false);
+    }
+    sql(connection, "delete a snapshot", |c| {
+        c.prepare_cached("DELETE FROM snapshots WHERE id = ?1")?.execute([id.as_str()])
+    })?;
+    view.remove_snapshot(id);
+    Ok(true)
+}
+
+/// Makes a container's directories. The upper directory gets the mode and owner of the topmost layer's root,
+/// because overlay shows those of the upper one.
+pub(crate) fn make_directories(paths: &Paths, overlay: &Overlay, id: &ContainerId) -> Result<()> {
+    let directory = paths.container(id);
+    files::make_dir(&directory, 0o710)?;
+    files::make_dir(&overlay.upper, 0o755)?;
+    files::make_dir(&overlay.work, 0o700)?;
+    if let Some(top) = overlay.lower.first() {
+        copy_owner_and_mode(top, &overlay.upper)?;
+    }
+    Ok(())
+}
+
+fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
+    let meta = std::fs::symlink_metadata(from).map_err(|why| Error::io("read the attributes of", from, why))?;
+    if (meta.uid(), meta.gid()) != (0, 0) {
+        std::os::unix::fs::lchown(to, Some(meta.uid()), Some(meta.gid()))
+            .map_err(|why| Error::io("change the owner of", to, why))?;
+    }
+    if meta.mode() & 0o7777 != 0o755 {
+        std::fs::set_permissions(to, std::fs::Permissions::from_mode(meta.mode() & 0o7777))
+            .map_err(|why| Error::io("change the mode of", to, why))?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Makes the writable layer of a container over an image, durably. [`Store::create_container`] does it
+    /// together with the container's record for half the cost.
+    pub fn prepare_snapshot(&self, id: &ContainerId, image: &ImageRecord) -> Result<Overlay> {
+        self.new_snapshot(id, image, None)
+    }
+
+    /// Makes the writable layer of a container and writes its record (kind `kind`, the id as text) with its
+    /// unique name, in one transaction: both are there or neither.
+    pub fn create_container(
+        &self,
+        id: &ContainerId,
+        image: &ImageRecord,
+        kind: &str,
+        name: Option<&str>,
+        json: &[u8],
+    ) -> Result<Overlay> {
+        records::check_json(kind, id.as_str(), json)?;
+        let record = Record {
+            kind: kind.to_owned(),
+            id: id.as_str().to_owned(),
+            name: name.map(str::to_owned),
+            json: Arc::from(json),
+        };
+        self.new_snapshot(id, image, Some(record))
+    }
+
+    fn new_snapshot(&self, id: &ContainerId, image: &ImageRecord, record: Option<Record>) -> Result<Overlay> {
+        let snapshot =
+            Snapshot { id: id.clone(), image: image.id, layers: image.layers.iter().map(|l| l.layer).collect() };
+        let _content = self.content_in_use();
+        if self.view().snapshot(id).is_some() {
+            return Err(Error::SnapshotExists(id.clone()));
+        }
+        let overlay = snapshot.overlay(&self.paths);
+        let made = make_directories(&self.paths, &overlay, id).and_then(|()| {
+            failpoint("snapshot-before-row");
+            self.db.write(move |connection, view| {
+                insert(connection, view, snapshot)?;
+                match record {
+                    Some(record) => records::put(connection, view, record),
+                    None => Ok(()),
+                }
+            })
+        });
+        match made {
+            Ok(()) => {
+                failpoint("snapshot-after-row");
+                Ok(overlay)
+            }
+            Err(why) => {
+                if self.view().snapshot(id).is_none() {
+                    let _ = self.discard(&self.paths.container(id));
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// The directories of a container's snapshot, from memory.
+    pub fn snapshot(&self, id: &ContainerId) -> Result<Overlay> {
+        match self.view().snapshot(id) {
+            Some(snapshot) => Ok(snapshot.overlay(&self.paths)),
+            None => Err(Error::NoSuchSnapshot(id.clone())),
+        }
+    }
+
+    /// The directory `containers/<id>` of a container, whether it exists or not.
+    pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.paths.container(id)
+    }
+
+    /// Removes a container's snapshot and its whole directory. Without one it only makes sure that there is no
+    /// directory. The row goes first, so a crash leaves at most a directory that [`Store::open`] sweeps.
+    pub fn remove_snapshot(&self, id: &ContainerId) -> Result<()> {
+        let row = id.clone();
+        self.db.write(move |connection, view| delete(connection, view, &row))?;
+        failpoint("snapshot-row-gone");
+        self.discard(&self.paths.container(id))
+    }
+
+    /// Removes a container's snapshot, its directory and its record of this kind, with one transaction.
+    /// Tells whether the record was there.
+    pub fn delete_container(&self, id: &ContainerId, kind: &str) -> Result<bool> {
+        let (row, kind) = (id.clone(), kind.to_owned());
+        let was = self.db.write(move |connection, view| {
+            delete(connection, view, &row)?;
+            records::delete(connection, view, &kind, row.as_str())
+        })?;
+        failpoint("snapshot-row-gone");
+        self.discard(&self.paths.container(id))?;
+        Ok(was)
+    }
+
+    /// The bytes of all files in a container's writable layer, hard links counted once (Docker's `SizeRw`).
+    pub fn snapshot_size(&self, id: &ContainerId) -> Result<u64> {
+        let overlay = self.snapshot(id)?;
+        files::tree_size(&overlay.upper)
+    }
+
+    /// The size of the layers below a container's writable one, in bytes; with [`Store::snapshot_size`] it is
+    /// Docker's `SizeRootFs`.
+    pub fn snapshot_base_size(&self, id: &ContainerId) -> Result<u64> {
+        let view = self.view();
+        let snapshot = view.snapshot(id).ok_or_else(|| Error::NoSuchSnapshot(id.clone()))?;
+        Ok(snapshot.layers.iter().filter_map(|layer| view.layer(layer)).map(|layer| layer.bytes).sum())
+    }
+}

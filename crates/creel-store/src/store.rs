@@ -1,0 +1,182 @@
+//! The store as a whole: opening and locking it, and the few things that all its rooms share.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::files::{self, Temp, Temps};
+use crate::layers::Applying;
+use crate::lease::Leases;
+use crate::paths::Paths;
+use crate::recover;
+use crate::view::View;
+
+/// What [`Store::open`] had to put right.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Rows that could not be read and lie in the table `quarantine`, or refer to content that is gone.
+    pub quarantined: Vec<String>,
+    /// Unfinished or unnamed files that were deleted, by their names.
+    pub swept: Vec<String>,
+    /// Where a damaged database was moved to, if it had to be rebuilt.
+    pub rebuilt_from: Option<PathBuf>,
+}
+
+/// The durable store below one root directory. Cheap to share; all methods may be called from any thread, and
+/// those that write block until their row is on the disk.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) paths: Paths,
+    pub(crate) db: Db,
+    pub(crate) leases: Leases,
+    pub(crate) applying: Applying,
+    pub(crate) temps: Arc<Temps>,
+    /// Shared while content moves to its place or is relied upon, alone while the collector sweeps. No function
+    /// that holds it may call another that takes it.
+    content: RwLock<()>,
+    report: OpenReport,
+    /// Declared last: the lock is let go after the writer has ended.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store below `root`, making what is missing: locks it ([`Error::Locked`] says who has it),
+    /// reads the database (a damaged one is moved aside and rebuilt from what is readable), empties `tmp/` and
+    /// deletes what no row names.
+    pub fn open(root: &Path) -> Result<Arc<Self>> {
+        let paths = Paths::new(root);
+        std::fs::create_dir_all(root).map_err(|why| Error::io("create the directory", root, why))?;
+        // canonical, so that directories handed out stay right when the working directory changes
+        let root = root.canonicalize().map_err(|why| Error::io("resolve", root, why))?;
+        let paths = Paths::new(if root.is_absolute() { &root } else { paths.root() });
+        let lock = lock(&paths)?;
+        for directory in [
+            paths.root().join("blobs"),
+            paths.blobs(),
+            paths.layers(),
+            paths.containers(),
+            paths.empty(),
+            paths.tmp(),
+        ] {
+            let mode = if directory == paths.empty() { 0o755 } else { 0o710 };
+            files::make_dir(&directory, mode)?;
+        }
+        let mut report = OpenReport::default();
+        let db = Db::open(&paths, &mut report)?;
+        recover::sweep(&paths, &db.view(), &mut report)?;
+        for problem in &report.quarantined {
+            tracing::warn!("{problem}");
+        }
+        Ok(Arc::new(Self {
+            temps: Temps::new(paths.tmp()),
+            paths,
+            db,
+            leases: Leases::default(),
+            applying: Applying::default(),
+            content: RwLock::new(()),
+            report,
+            _lock: lock,
+        }))
+    }
+
+    /// What opening had to put right.
+    pub fn open_report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    /// The paths below the root directory.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// All rows as they are now. The value does not change any more; take a new one to see what came later.
+    pub fn view(&self) -> Arc<View> {
+        self.db.view()
+    }
+
+    pub(crate) fn content_in_use(&self) -> RwLockReadGuard<'_, ()> {
+        self.content.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn content_alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.content.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name in `tmp/`.
+    pub(crate) fn temp(&self, what: &str) -> Result<Temp> {
+        Ok(self.temps.name(what))
+    }
+
+    /// Moves a file or directory into `tmp/`; nothing if it is not there.
+    pub(crate) fn move_to_tmp(&self, path: &Path) -> Result<Option<Temp>> {
+        let temp = self.temps.name("gone");
+        match std::fs::rename(path, temp.path()) {
+            Ok(()) => Ok(Some(temp)),
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(Error::io("move to tmp/", path, why)),
+        }
+    }
+
+    /// Moves a tree out of the way and deletes it.
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
+        match self.move_to_tmp(path)? {
+            Some(temp) => temp.delete(),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes what lies in `tmp/` and nobody works on.
+    pub(crate) fn sweep_tmp(&self, failures: &mut Vec<String>) {
+        let Ok(names) = std::fs::read_dir(self.paths.tmp()) else { return };
+        for name in names.flatten() {
+            if !self.temps.is_active(&name.file_name().to_string_lossy())
+                && let Err(why) = files::remove_tree(&name.path())
+            {
+                failures.push(why.to_string());
+            }
+        }
+    }
+}
+
+/// Takes the root directory's lock and writes into it who has it.
+fn lock(paths: &Paths) -> Result<File> {
+    let path = paths.lock();
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|why| Error::io("open", &path, why))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let _ = (&mut file).take(100).read_to_string(&mut text);
+            let holder = match text.trim().parse::<u32>() {
+                Ok(pid) => format!("process {pid}{}", command_of(pid)),
+                Err(_) => "another process".to_owned(),
+            };
+            return Err(Error::Locked { root: paths.root().to_owned(), holder });
+        }
+        Err(why) => return Err(Error::io("lock", &path, why)),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(why) = written {
+        // the pid in it is a courtesy to the next one who asks; on a full disk it may be missing
+        tracing::debug!("cannot write {}: {why}", path.display());
+    }
+    Ok(file)
+}
+
+fn command_of(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .map(|name| format!(" ({})", name.trim_end()))
+        .unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! The immutable picture of all rows in memory. Every committed transaction publishes a new one; whoever holds
+//! one keeps seeing the state of its moment, without locks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use creel_types::{ContainerId, Digest, Reference};
+
+use crate::images::ImageRecord;
+use crate::layers::{LayerId, LayerRecord};
+use crate::records::Record;
+use crate::snapshots::Snapshot;
+
+#[derive(Debug, Clone, Default)]
+struct Kind {
+    by_id: BTreeMap<String, Arc<Record>>,
+    by_name: HashMap<String, String>,
+}
+
+/// All rows as they were after one transaction. Cloning copies pointers only.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    blobs: Arc<HashMap<Digest, u64>>,
+    layers: Arc<HashMap<LayerId, Arc<LayerRecord>>>,
+    images: Arc<BTreeMap<Digest, Arc<ImageRecord>>>,
+    references: Arc<BTreeMap<Reference, Digest>>,
+    snapshots: Arc<HashMap<ContainerId, Arc<Snapshot>>>,
+    kinds: Arc<HashMap<String, Arc<Kind>>>,
+}
+
+impl View {
+    /// The size of a stored blob in bytes.
+    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        self.blobs.get(digest).copied()
+    }
+
+    /// All blobs and their sizes in bytes, in no order.
+    pub fn blobs(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        self.blobs.iter().map(|(digest, size)| (digest, *size))
+    }
+
+    /// One layer.
+    pub fn layer(&self, id: &LayerId) -> Option<Arc<LayerRecord>> {
+        self.layers.get(id).cloned()
+    }
+
+    /// All layers, in no order.
+    pub fn layers(&self) -> impl Iterator<Item = &Arc<LayerRecord>> {
+        self.layers.values()
+    }
+
+    /// One image by its full id.
+    pub fn image(&self, id: &Digest) -> Option<Arc<ImageRecord>> {
+        self.images.get(id).cloned()
+    }
+
+    /// All images by ascending id.
+    pub fn images(&self) -> impl Iterator<Item = &Arc<ImageRecord>> {
+        self.images.values()
+    }
+
+    /// The images whose id begins with these bytes' hexadecimal `prefix`, by ascending id.
+    pub(crate) fn images_by_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<ImageRecord>> {
+        let mut lowest = prefix.to_owned();
+        lowest.extend(std::iter::repeat_n('0', 64usize.saturating_sub(prefix.len())));
+        let from = Digest::from_hex(&lowest).ok();
+        from.into_iter()
+            .flat_map(move |from| self.images.range(from..))
+            .take_while(move |(id, _)| id.hex().starts_with(prefix))
+            .map(|(_, image)| image)
+    }
+
+    /// What a tag or a `repository@digest` points to.
+    pub fn reference(&self, reference: &Reference) -> Option<Digest> {
+        self.references.get(reference).copied()
+    }
+
+    /// All references and the ids they point to, in order.
+    pub fn references(&self) -> impl Iterator<Item = (&Reference, &Digest)> {
+        self.references.iter()
+    }
+
+    /// The snapshot of a container.
+    pub fn snapshot(&self, id: &ContainerId) -> Option<Arc<Snapshot>> {
+        self.snapshots.get(id).cloned()
+    }
+
+    /// All snapshots, in no order.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Arc<Snapshot>> {
+        self.snapshots.values()
+    }
+
+    /// One record.
+    pub fn record(&self, kind: &str, id: &str) -> Option<Arc<Record>> {
+        self.kinds.get(kind)?.by_id.get(id).cloned()
+    }
+
+    /// The record of a kind that has this name.
+    pub fn record_by_name(&self, kind: &str, name: &str) -> Option<Arc<Record>> {
+        let kind = self.kinds.get(kind)?;
+        kind.by_id.get(kind.by_name.get(name)?).cloned()
+    }
+
+    /// All records of a kind by ascending id.
+    pub fn records(&self, kind: &str) -> Vec<Arc<Record>> {
+        self.kinds.get(kind).map(|kind| kind.by_id.values().cloned().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn insert_blob(&mut self, digest: Digest, size: u64) {
+        Arc::make_mut(&mut self.blobs).insert(digest, size);
+    }
+
+    pub(crate) fn remove_blob(&mut self, digest: &Digest) {
+        Arc::make_mut(&mut self.blobs).remove(digest);
+    }
+
+    pub(crate) fn insert_layer(&mut self, layer: LayerRecord) {
+        Arc::make_mut(&mut self.layers).insert(layer.id, Arc::new(layer));
+    }
+
+    pub(crate) fn remove_layer(&mut self, id: &LayerId) {
+        Arc::make_mut(&mut self.layers).remove(id);
+    }
+
+    pub(crate) fn insert_image(&mut self, image: ImageRecord) {
+        Arc::make_mut(&mut self.images).insert(image.id, Arc::new(image));
+    }
+
+    /// Takes an image away together with all references to it.
+    pub(crate) fn remove_image(&mut self, id: &Digest) {
+        Arc::make_mut(&mut self.images).remove(id);
+        Arc::make_mut(&mut self.references).retain(|_, image| image != id);
+    }
+
+    /// Points a reference to an image and shows it in the images' own lists.
+    pub(crate) fn set_reference(&mut self, reference: Reference, image: Digest) -> Option<Digest> {
+        let displaced = Arc::make_mut(&mut self.references).insert(reference, image).filter(|old| *old != image);
+        if let Some(old) = &displaced {
+            self.refresh_references(old);
+        }
+        self.refresh_references(&image);
+        displaced
+    }
+
+    pub(crate) fn remove_reference(&mut self, reference: &Reference) {
+        if let Some(image) = Arc::make_mut(&mut self.references).remove(reference) {
+            self.refresh_references(&image);
+        }
+    }
+
+    fn refresh_references(&mut self, id: &Digest) {
+        let Some(image) = self.images.get(id) else { return };
+        let mut image = ImageRecord::clone(image);
+        let all = || self.references.iter().filter(|(_, to)| *to == id).map(|(reference, _)| reference.clone());
+        image.references = all().filter(|r| r.digest().is_none()).collect();
+        image.repo_digests = all().filter(|r| r.digest().is_some()).collect();
+        Arc::make_mut(&mut self.images).insert(*id, Arc::new(image));
+    }
+
+    pub(crate) fn insert_snapshot(&mut self, snapshot: Snapshot) {
+        Arc::make_mut(&mut self.snapshots).insert(snapshot.id.clone(), Arc::new(snapshot));
+    }
+
+    pub(crate) fn remove_snapshot(&mut self, id: &ContainerId) {
+        Arc::make_mut(&mut self.snapshots).remove(id);
+    }
+
+    pub(crate) fn insert_record(&mut self, record: Record) {
+        let kind = Arc::make_mut(&mut self.kinds).entry(record.kind.clone()).or_default();
+        let kind = Arc::make_mut(kind);
+        if let Some(old) = kind.by_id.get(&record.id).and_then(|old| old.name.clone()) {
+            kind.by_name.remove(&old);
+        }
+        if let Some(name) = &record.name {
+            kind.by_name.insert(name.clone(), record.id.clone());
+        }
+        kind.by_id.insert(record.id.clone(), Arc::new(record));
+    }
+
+    pub(crate) fn remove_record(&mut self, kind: &str, id: &str) {
+        let Some(kind) = Arc::make_mut(&mut self.kinds).get_mut(kind) else { return };
+        let kind = Arc::make_mut(kind);
+        if let Some(name) = kind.by_id.remove(id).and_then(|old| old.name.clone()) {
+            kind.by_name.remove(&name);
+        }
+    }
+}
