@@ -1,0 +1,85 @@
+//! Limits that really bite: memory, processor time, number of tasks, files.
+
+use crate::support::{Daemon, stdout};
+
+#[test]
+fn the_oom_killer_ends_what_takes_too_much_memory() {
+    let Some(daemon) = Daemon::with_busybox() else { return };
+    let output = daemon.creel(&[
+        "run",
+        "--name",
+        "hungry",
+        "--memory",
+        "16m",
+        "--memory-swap",
+        "16m",
+        "busybox",
+        "sh",
+        "-c",
+        "tail -c 100m /dev/zero; exit $?",
+    ]);
+    assert_eq!(output.status.code(), Some(137), "{}", daemon.log());
+    assert_eq!(daemon.inspect("hungry", "{{.State.OOMKilled}} {{.State.ExitCode}}"), "true 137");
+    daemon.ok(&["run", "--name", "modest", "--memory", "64m", "busybox", "true"]);
+    assert_eq!(daemon.inspect("modest", "{{.State.OOMKilled}}"), "false");
+    daemon.finish();
+}
+
+#[test]
+fn the_cpu_quota_throttles() {
+    let Some(daemon) = Daemon::with_busybox() else { return };
+    daemon.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "spin",
+        "--cpus",
+        "0.2",
+        "busybox",
+        "sh",
+        "-c",
+        "while :; do :; done",
+    ]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let pid = daemon.inspect("spin", "{{.State.Pid}}");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ticks: u64 =
+        stat.rsplit_once(')').unwrap().1.split(' ').skip(12).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
+    // 0.2 processors for some two seconds are 40 ticks of 10 ms; unthrottled it would be 200.
+    assert!((10..100).contains(&ticks), "{ticks} ticks");
+    daemon.finish();
+}
+
+#[test]
+fn fork_fails_at_the_pids_limit() {
+    let Some(daemon) = Daemon::with_busybox() else { return };
+    let output = daemon.creel(&[
+        "run",
+        "--rm",
+        "--pids-limit",
+        "6",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5 6 7 8 9; do sleep 2 & done; wait",
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("can't fork"), "{stderr}");
+    daemon.finish();
+}
+
+#[test]
+fn limits_are_seen_in_the_cgroup_and_the_process() {
+    let Some(daemon) = Daemon::with_busybox() else { return };
+    let run = |args: &[&str]| stdout(&daemon.creel(&[&["run", "--rm"], args].concat())).trim().to_owned();
+    assert_eq!(
+        run(&["--ulimit", "nofile=100:200", "busybox", "sh", "-c", "ulimit -n; ulimit -Hn"]),
+        "100\n200"
+    );
+    assert_eq!(run(&["--cpuset-cpus", "0", "busybox", "nproc"]), "1");
+    let files = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null \
+                 || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.weight";
+    let limits = run(&["--memory", "32m", "--cpu-shares", "512", "busybox", "sh", "-c", files]);
+    assert!(["33554432\n512", "33554432\n20"].contains(&limits.as_str()), "{limits}");
+    daemon.finish();
+}

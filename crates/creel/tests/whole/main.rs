@@ -1,0 +1,16 @@
+//! Whole-program tests: the real command, daemon, shims, kernel and registry.
+//!
+//! Every test has a daemon of its own with its own directories, cgroup parent, mount and network namespace, and
+//! checks when it ends that none of its processes, mounts and cgroups is left.
+
+mod bad_input;
+mod files;
+mod images;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod recovery;
+mod registry;
+mod run;
+mod support;
+mod terminal;
