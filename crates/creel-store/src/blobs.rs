@@ -41,6 +41,14 @@ impl BlobWriter {
         }
     }
 
+    /// What a failed write to this writer means.
+    pub(crate) fn failure(&self, why: io::Error) -> Error {
+        match why.downcast::<Error>() {
+            Ok(error) => error,
+            Err(why) => Error::io("write", self.temp.path(), why),
+        }
+    }
+
     /// Verifies size and digest, syncs, moves the blob to its place and writes its row. On an error nothing is
     /// left behind; a digest that does not fit is [`Error::DigestMismatch`], which names both.
     pub fn commit(self) -> Result<Digest> {
@@ -140,8 +148,10 @@ impl Store {
     /// Stores some bytes as a blob: for configurations and manifests.
     pub fn put_blob(self: &Arc<Self>, content: &[u8]) -> Result<Digest> {
         let mut writer = self.blob_writer(None, Some(content.len() as u64))?;
-        writer.write_all(content).map_err(|why| Error::io("write", writer.temp.path(), why))?;
-        writer.commit()
+        match writer.write_all(content) {
+            Ok(()) => writer.commit(),
+            Err(why) => Err(writer.failure(why)),
+        }
     }
 
     /// Stores a stream as a blob, verified against its digest and size where given.
@@ -152,10 +162,15 @@ impl Store {
         size: Option<u64>,
     ) -> Result<Digest> {
         let mut writer = self.blob_writer(expected, size)?;
-        if let Err(why) = io::copy(&mut content, &mut writer) {
-            return Err(unwrap_io("write", &writer.temp, why));
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => return writer.commit(),
+                Ok(count) => writer.write_all(&buffer[..count]).map_err(|why| writer.failure(why))?,
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) => return Err(Error::Read { why }),
+            }
         }
-        writer.commit()
     }
 
     /// Whether a blob is stored. Held by every [`Lease`](crate::Lease) that is open now.
@@ -204,13 +219,5 @@ impl Store {
             });
         }
         Ok(content)
-    }
-}
-
-/// The store's error within an I/O error, if one travelled in it.
-pub(crate) fn unwrap_io(what: &'static str, temp: &Temp, why: io::Error) -> Error {
-    match why.downcast::<Error>() {
-        Ok(error) => error,
-        Err(why) => Error::io(what, temp.path(), why),
     }
 }

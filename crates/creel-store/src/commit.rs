@@ -1,13 +1,16 @@
 //! Committing: a container's writable layer becomes a layer and a blob.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use creel_layer::HashingWriter;
 use creel_types::ContainerId;
+use creel_types::image::{Descriptor, media_type};
+use flate2::write::GzEncoder;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::LayerRef;
-use crate::layers::LayerId;
+use crate::layers::{ApplyOptions, LayerId, layer_error};
 use crate::store::Store;
 
 /// A layer made here.
@@ -15,7 +18,7 @@ use crate::store::Store;
 pub struct Committed {
     /// The layer with its diffID and its gzip blob, as an image names it.
     pub layer: LayerRef,
-    /// The unpacked size in bytes.
+    /// Bytes of its files' contents.
     pub bytes: u64,
     /// Whether nothing had been changed (the layer's tar has no entries).
     pub empty: bool,
@@ -23,16 +26,40 @@ pub struct Committed {
 
 impl Store {
     /// Makes a layer out of a writable directory over the layers `lowers` (the lowest first): packs what differs
-    /// in a fixed order, stores it as a gzip blob and applies it.
+    /// in a fixed order, stores it as a gzip blob and applies it. Nothing may change the directory meanwhile.
     pub fn commit_layer(self: &Arc<Self>, upper: &Path, lowers: &[LayerId]) -> Result<Committed> {
-        let _ = (upper, lowers);
-        Err(crate::Error::Closed)
+        let _lease = self.lease();
+        if let Some(missing) = lowers.iter().find(|layer| !self.has_layer(layer)) {
+            return Err(Error::NoSuchLayer(missing.digest()));
+        }
+        let below: Vec<PathBuf> = lowers.iter().rev().map(|layer| self.layer_dir(layer)).collect();
+        let blob = self.blob_writer(None, None)?;
+        let mut tar = HashingWriter::new(GzEncoder::new(blob, flate2::Compression::default()));
+        creel_layer::pack_diff(upper, &below, &mut tar)
+            .map_err(|why| layer_error(format_args!("of {}", upper.display()), &self.paths.tmp(), why))?;
+        let (encoder, diff_id, _) = tar.finish();
+        let blob = encoder.finish().map_err(|why| Error::io("write a blob in", &self.paths.tmp(), why))?;
+        let size = blob.written();
+        let digest = blob.commit()?;
+        let layer = self.apply_blob(&digest, &diff_id, lowers, &ApplyOptions::default())?;
+        let record = self.layer(&layer).ok_or(Error::NoSuchLayer(layer.digest()))?;
+        let blob = Descriptor {
+            media_type: media_type::OCI_LAYER_GZIP.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: Default::default(),
+        };
+        Ok(Committed {
+            layer: LayerRef { diff_id, layer, blob: Some(blob) },
+            bytes: record.bytes,
+            empty: record.entries == 0,
+        })
     }
 
     /// [`Store::commit_layer`] for a container's snapshot.
     pub fn commit_snapshot(self: &Arc<Self>, id: &ContainerId) -> Result<Committed> {
-        let snapshot =
-            self.view().snapshot(id).ok_or_else(|| crate::Error::NoSuchSnapshot(id.clone()))?;
+        let snapshot = self.view().snapshot(id).ok_or_else(|| Error::NoSuchSnapshot(id.clone()))?;
         self.commit_layer(&snapshot.overlay(&self.paths).upper, &snapshot.layers)
     }
 }

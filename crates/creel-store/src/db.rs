@@ -133,10 +133,11 @@ impl From<rusqlite::Error> for ConnectError {
 }
 
 impl Db {
-    /// Opens the database, rebuilding it if it is damaged, and reads all rows.
+    /// Opens the database, rebuilding it if it is damaged, reads all rows and sweeps what none of them names.
     pub(crate) fn open(paths: &Paths, report: &mut OpenReport) -> Result<Self> {
         let path = paths.db();
         let (connection, view) = recover::open(paths, report)?;
+        recover::sweep(paths, &connection, &view, report)?;
         let view = Arc::new(RwLock::new(Arc::new(view)));
         let (jobs, receiver) = channel();
         let published = view.clone();

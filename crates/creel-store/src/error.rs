@@ -22,6 +22,12 @@ pub enum Error {
         /// The system's answer.
         why: io::Error,
     },
+    /// The stream that content comes from failed.
+    #[error("cannot read the content that was to be stored: {why}; nothing was stored")]
+    Read {
+        /// What the stream says.
+        why: io::Error,
+    },
     /// The file system has no room (ENOSPC, EDQUOT); nothing was left behind.
     #[error(
         "cannot {what} {}: no space left on the device; free some room there (for example with `creel image prune`) and try again",
@@ -199,6 +205,7 @@ impl Classify for Error {
                 ErrorKind::DataLoss
             }
             Error::Layer { kind, .. } => *kind,
+            Error::Read { .. } => ErrorKind::Unavailable,
             Error::Io { .. } | Error::Database { .. } | Error::TooNew { .. } | Error::Closed => ErrorKind::Internal,
         }
     }

@@ -20,18 +20,21 @@ use crate::layers::finish;
 #[derive(Debug)]
 pub(crate) struct Temps {
     directory: PathBuf,
+    /// Tells this process's names from those of an earlier one that could not be deleted.
+    seed: String,
     next: AtomicU64,
     active: Mutex<HashSet<String>>,
 }
 
 impl Temps {
     pub(crate) fn new(directory: PathBuf) -> Arc<Self> {
-        Arc::new(Self { directory, next: AtomicU64::new(0), active: Mutex::new(HashSet::new()) })
+        let seed = format!("{:x}", jiff::Timestamp::now().as_microsecond());
+        Arc::new(Self { directory, seed, next: AtomicU64::new(0), active: Mutex::new(HashSet::new()) })
     }
 
     /// A new name, kept from the sweep as long as the value lives; nothing is created yet.
     pub(crate) fn name(self: &Arc<Self>, what: &str) -> Temp {
-        let name = format!("{what}-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{what}-{}-{}", self.seed, self.next.fetch_add(1, Ordering::Relaxed));
         let path = self.directory.join(&name);
         self.active.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
         Temp { temps: self.clone(), name, path, gone: false }

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Read;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use creel_types::Digest;
+use creel_layer::{HashingReader, UnpackOptions};
 use creel_types::image::Descriptor;
+use creel_types::{Classify, Digest};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::blobs::BlobWriter;
+use crate::db::sql;
+use crate::error::{Error, Result};
+use crate::files::{self, Temp};
+use crate::failpoint;
 use crate::store::Store;
 use crate::view::View;
 
@@ -65,6 +70,15 @@ pub(crate) struct Applying {
     busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
 }
 
+impl Applying {
+    /// The lock of one diffID. Locks that nobody holds are forgotten on the way.
+    fn turn(&self, diff_id: &Digest) -> Arc<Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.retain(|_, lock| Arc::strong_count(lock) > 1);
+        busy.entry(*diff_id).or_default().clone()
+    }
+}
+
 /// How [`Store::apply_layer`] goes about it.
 #[derive(Debug, Clone, Default)]
 pub struct ApplyOptions {
@@ -104,7 +118,7 @@ pub(crate) fn finish(context: Context) -> Digest {
 }
 
 /// Finds a layer above this stack: composed for it, or self-contained.
-fn find(view: &View, diff_id: &Digest, parents: &[Digest]) -> Option<LayerId> {
+pub(crate) fn find(view: &View, diff_id: &Digest, parents: &[Digest]) -> Option<LayerId> {
     let mut stack = parents.to_vec();
     stack.push(*diff_id);
     let chain = chain_ids(&stack).last().copied()?;
@@ -150,7 +164,7 @@ impl Store {
     /// `parents` are the layers below, the lowest first; they must be applied already. A layer that is there (or
     /// that another thread is unpacking: then this one waits) is not unpacked again, but the archive is still
     /// read to its end if it is to be kept. On any error nothing is left behind.
-    pub fn apply_layer<R: Read>(
+    pub fn apply_layer<R: Read + Send>(
         self: &Arc<Self>,
         archive: R,
         diff_id: &Digest,
@@ -172,13 +186,197 @@ impl Store {
         self.apply(file, diff_id, parents, options)
     }
 
-    fn apply<R: Read>(
+    fn apply<R: Read + Send>(
         self: &Arc<Self>,
-        _archive: R,
-        _diff_id: &Digest,
-        _parents: &[LayerId],
-        _options: &ApplyOptions,
+        archive: R,
+        diff_id: &Digest,
+        parents: &[LayerId],
+        options: &ApplyOptions,
     ) -> Result<LayerId> {
-        Err(crate::Error::Closed)
+        // from here on neither the parents nor what is made can be collected before the caller can hold it
+        let _lease = self.lease();
+        let mut below = Vec::with_capacity(parents.len());
+        for parent in parents {
+            let record = self.layer(parent).filter(|_| self.has_layer(parent));
+            below.push(record.ok_or_else(|| Error::NoSuchLayer(parent.digest()))?.diff_id);
+        }
+        let blob = match &options.keep_blob {
+            Some(blob) if self.has_blob(&blob.digest) => None,
+            Some(blob) => Some(self.blob_writer(Some(blob.digest), Some(blob.size))?),
+            None => None,
+        };
+        let mut source = Source { archive, blob, failure: None };
+        let turn = self.applying.turn(diff_id);
+        let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = self.find_layer(diff_id, &below) {
+            drop(turn);
+            source.finish()?;
+            return Ok(found);
+        }
+        let mut stack = below;
+        stack.push(*diff_id);
+        let directory = self.temp("layer")?;
+        match self.unpack(&mut source, &directory, &stack, parents, options) {
+            Ok(record) => {
+                source.finish()?;
+                self.keep_layer(directory, record)
+            }
+            // bytes that are not what was promised are the cause of whatever they did to the unpacking
+            Err(why) if why.is_no_space() => Err(why),
+            Err(why) => match source.finish() {
+                Err(cause @ (Error::DigestMismatch { .. } | Error::SizeMismatch { .. } | Error::Read { .. })) => {
+                    Err(cause)
+                }
+                _ => Err(why),
+            },
+        }
     }
+
+    /// Unpacks into `directory` and holds the stream against its diffID, the last of `stack`.
+    fn unpack<R: Read + Send>(
+        &self,
+        source: &mut Source<R>,
+        directory: &Temp,
+        stack: &[Digest],
+        parents: &[LayerId],
+        options: &ApplyOptions,
+    ) -> Result<LayerRecord> {
+        let (Some(diff_id), Some(chain_id)) = (stack.last().copied(), chain_ids(stack).last().copied()) else {
+            return Err(Error::Closed);
+        };
+        let error = |why| layer_error(diff_id, directory.path(), why);
+        let fs = directory.path().join("fs");
+        files::make_dir(directory.path(), 0o710)?;
+        files::make_dir(&fs, 0o755)?;
+        let compressed = BufReader::with_capacity(READ, source);
+        let mut tar = HashingReader::new(creel_layer::decompress(compressed).map_err(error)?);
+        let unpack = UnpackOptions {
+            max_bytes: options.max_bytes,
+            parents: parents.iter().rev().map(|parent| self.paths.layer_fs(parent)).collect(),
+            ..UnpackOptions::default()
+        };
+        let unpacked = creel_layer::unpack(&mut tar, &fs, &unpack).map_err(error)?;
+        // the padding after the archive's end belongs to the diffID
+        io::copy(&mut tar, &mut io::sink())
+            .map_err(|why| error(creel_layer::Error::Decompress(why)))?;
+        let (actual, _) = tar.finish();
+        if actual != diff_id {
+            return Err(Error::DigestMismatch {
+                what: "layer (uncompressed, its diffID)".to_owned(),
+                expected: diff_id,
+                actual,
+            });
+        }
+        let composed = unpacked.composed && !parents.is_empty();
+        Ok(LayerRecord {
+            id: LayerId(if composed { chain_id } else { diff_id }),
+            diff_id,
+            composed,
+            bytes: unpacked.bytes,
+            entries: unpacked.entries,
+        })
+    }
+
+    /// Makes an unpacked layer durable and gives it its name and its row.
+    fn keep_layer(&self, directory: Temp, record: LayerRecord) -> Result<LayerId> {
+        let id = record.id;
+        let json = serde_json::to_string(&record)
+            .map_err(|why| Error::Invalid { what: format!("layer {id}"), why: why.to_string() })?;
+        let note = directory.path().join("layer.json");
+        std::fs::write(&note, &json).map_err(|why| Error::io("write", &note, why))?;
+        failpoint("layer-before-sync");
+        files::sync_fs(directory.path())?;
+        let _content = self.content_in_use();
+        failpoint("layer-before-rename");
+        directory.rename_to(&self.paths.layer(&id))?;
+        failpoint("layer-before-dir-sync");
+        files::sync_dir(&self.paths.layers())?;
+        failpoint("layer-before-row");
+        let row = self.db.write(move |connection, view| {
+            sql(connection, "write a layer", |c| {
+                c.prepare_cached("INSERT OR REPLACE INTO layers (id, json) VALUES (?1, ?2)")?
+                    .execute([id.to_string(), json])
+            })?;
+            view.insert_layer(record);
+            Ok(())
+        });
+        match row {
+            Ok(()) => {
+                self.leases.touch_layer(id);
+                failpoint("layer-after-row");
+                Ok(id)
+            }
+            Err(why) => {
+                let _ = self.discard(&self.paths.layer(&id));
+                Err(why)
+            }
+        }
+    }
+}
+
+/// How many bytes are read at once.
+const READ: usize = 128 << 10;
+
+/// An archive on its way, copied into a blob if it is to be kept.
+struct Source<R> {
+    archive: R,
+    blob: Option<BlobWriter>,
+    /// The first failure of either side, kept because it may be lost on its way through the decompressor.
+    failure: Option<Error>,
+}
+
+impl<R: Read> Source<R> {
+    /// Reads the rest, if there is a blob to complete, and stores that.
+    fn finish(mut self) -> Result<()> {
+        if self.blob.is_some() && self.failure.is_none() {
+            let copied = io::copy(&mut self, &mut io::sink());
+            if let (Err(why), None) = (copied, &self.failure) {
+                self.failure = Some(Error::Read { why });
+            }
+        }
+        match (self.failure, self.blob) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(blob)) => blob.commit().map(|_| ()),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.failure.is_some() {
+            return Err(io::Error::other("the archive cannot be read any further"));
+        }
+        let count = match self.archive.read(buffer) {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => return Err(why),
+            Err(why) => {
+                let shown = io::Error::new(why.kind(), why.to_string());
+                self.failure = Some(Error::Read { why });
+                return Err(shown);
+            }
+            Ok(count) => count,
+        };
+        if let Some(blob) = &mut self.blob
+            && let Err(why) = blob.write_all(&buffer[..count])
+        {
+            let shown = io::Error::new(why.kind(), why.to_string());
+            self.failure = Some(blob.failure(why));
+            return Err(shown);
+        }
+        Ok(count)
+    }
+}
+
+pub(crate) fn layer_error(layer: impl fmt::Display, directory: &Path, why: creel_layer::Error) -> Error {
+    use creel_layer::Error as Layer;
+    let full = match &why {
+        Layer::Entry { cause, .. } | Layer::Io { cause, .. } | Layer::Write(cause) => {
+            matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
+    if full {
+        return Error::NoSpace { what: "unpack a layer into", path: directory.to_owned() };
+    }
+    Error::Layer { layer: layer.to_string(), kind: why.kind(), why: why.to_string() }
 }

@@ -20,6 +20,7 @@ mod images;
 mod layers;
 mod lease;
 mod paths;
+mod rebuild;
 mod records;
 mod recover;
 mod schema;

@@ -11,7 +11,6 @@ use crate::files::{self, Temp, Temps};
 use crate::layers::Applying;
 use crate::lease::Leases;
 use crate::paths::Paths;
-use crate::recover;
 use crate::view::View;
 
 /// What [`Store::open`] had to put right.
@@ -66,7 +65,6 @@ impl Store {
         }
         let mut report = OpenReport::default();
         let db = Db::open(&paths, &mut report)?;
-        recover::sweep(&paths, &db.view(), &mut report)?;
         for problem in &report.quarantined {
             tracing::warn!("{problem}");
         }
