@@ -1,1 +1,28 @@
 //! Layers: tar streams to files and back, overlay's whiteouts, differences between trees.
+//!
+//! Layer 1. Knows the tar format ([`tar`]), how OCI puts a change set into it (OCI image-spec, `layer.md`) and how
+//! overlayfs keeps the same change set in a directory (kernel, `Documentation/filesystems/overlayfs.rst`). Knows no
+//! images, no store and no registry. Everything is synchronous and works through directory descriptors: a name that
+//! came out of an archive or a container is resolved by `openat2` below a root and never as a path of the host.
+//!
+//! Where to begin: [`unpack()`] for what happens to a layer, `unpack/apply.rs` for one entry of it.
+
+mod changes;
+mod compress;
+mod error;
+mod extract;
+mod fs;
+mod hashing;
+mod name;
+mod pack;
+mod resolve;
+pub mod tar;
+mod unpack;
+
+pub use changes::{Change, ChangeKind, changes};
+pub use compress::{Compression, decompress};
+pub use error::{Error, Result};
+pub use extract::{ExtractOptions, Extracted, extract};
+pub use hashing::{HashingReader, HashingWriter};
+pub use pack::{EXPAND_HOLES_UP_TO, Naming, PackOptions, Packed, PathStat, pack_diff, pack_tree, stat};
+pub use unpack::{UnpackOptions, Unpacked, unpack};

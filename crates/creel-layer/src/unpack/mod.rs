@@ -1,0 +1,96 @@
+//! From a layer's archive to the directory that overlayfs takes as one of its lower layers.
+//!
+//! What the OCI image specification says (`layer.md`) decides; where it is silent, safety does:
+//! - A whiteout hides what lower layers have, never what the same layer adds, whichever comes first: `.wh.d` together
+//!   with `d/` gives an opaque directory, together with a file `d` just the file.
+//! - Names are resolved within the layer as the container will see it: an ancestor that is a symbolic link is followed
+//!   inside the root, also if only a lower layer has that link.
+//! - A directory that an entry needs and the layer lacks is made with the lower layers' mode, owner, attributes and
+//!   time, or as root's 0755 with the entry's time if they have none.
+//! - A hard link to a file that only a lower layer has brings that file into this layer.
+//! - One name twice: the last wins, whatever the types. A directory that replaces something else hides what lower
+//!   layers have under its name, as it would when both were made one after the other.
+//! - A hard link's own mode, owner and times are those of its file; what its entry says of them is not looked at.
+//! - `trusted.*` attributes are left out, as containerd does, and overlayfs's in any namespace: a layer must not speak
+//!   overlayfs's language. For the same reason a 0:0 character device is refused. All other attributes are set; one
+//!   that the file system cannot hold is left out and counted.
+
+mod apply;
+mod attributes;
+mod hide;
+mod lower;
+mod parents;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub(crate) use apply::{Applier, Manner};
+pub(crate) use lower::{merge, merged_names};
+
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::name::{Wish, wish};
+use crate::tar::{Reader, TarError};
+
+/// How to unpack a layer.
+#[derive(Debug, Clone, Default)]
+pub struct UnpackOptions {
+    /// Refuse an archive that is longer than this, in bytes of the uncompressed stream. `None`: no limit.
+    pub max_bytes: Option<u64>,
+    /// The directories of the layers below, topmost first, in overlay form: where parents that the layer lacks, and
+    /// targets of its hard links, are looked for.
+    pub parents: Vec<PathBuf>,
+}
+
+/// What unpacking a layer came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unpacked {
+    /// Bytes of file data written, holes not counted: what `docker images` adds up.
+    pub bytes: u64,
+    /// Entries of the archive.
+    pub entries: u64,
+    /// The directory's content depends on the layers below: something was looked for in them, found or not. Such a
+    /// directory is right on top of the same layers only, so it must be kept under its chain, not under its diffID.
+    pub composed: bool,
+    /// The archive has an entry for its root, so the directory's own mode, owner and attributes are the image's. If
+    /// not they are root's 0755, and the container's root should take them from the next layer that has it.
+    pub root_entry: bool,
+    /// Extended attributes left out: overlayfs's and other `trusted.*`, and what the file system cannot hold.
+    pub dropped_xattrs: u64,
+}
+
+/// Unpacks a layer's archive (already decompressed) into the empty directory `dest`, and reads the stream to its end.
+///
+/// Needs root (CAP_CHOWN, CAP_MKNOD, CAP_FOWNER, CAP_SYS_ADMIN for `trusted.*`). Nothing outside of `dest` is touched,
+/// whatever the archive says. On an error `dest` is left half full: throw it away. Nothing is synced.
+///
+/// # Errors
+/// The archive is malformed, truncated or too large; an entry is refused, see the module's text; the system refuses a
+/// step, for example because the disk is full.
+pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<Unpacked> {
+    let root = fs::open_root(dest)?;
+    let lowers = options.parents.iter().map(|path| fs::open_root(path)).collect::<Result<_>>()?;
+    let mut reader = Reader::with_limit(tar, options.max_bytes);
+    let mut applier = Applier::new(root, Vec::new(), Manner::layer(lowers));
+    let mut entries = 0;
+    while let Some(entry) = reader.next_entry().map_err(explain)? {
+        entries += 1;
+        match wish(&entry.name)? {
+            Wish::Put(name) => applier.put(&name, &entry, &mut reader)?,
+            Wish::Hide(name) => applier.hide(&name, &entry)?,
+            Wish::HideAllIn(name) => applier.hide_all_in(&name, &entry)?,
+            Wish::Nothing => {}
+        }
+    }
+    let done = applier.finish()?;
+    reader.drain().map_err(explain)?;
+    Ok(Unpacked { entries, ..done })
+}
+
+/// The limit is the caller's, not the format's.
+pub(crate) fn explain(error: TarError) -> Error {
+    match error {
+        TarError::Limit(limit) => Error::TooLarge(limit),
+        error => Error::Tar(error),
+    }
+}

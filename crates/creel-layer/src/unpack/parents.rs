@@ -1,0 +1,206 @@
+//! The directory that an entry goes into: found, remembered, or made.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use super::apply::{Applier, Implied};
+use super::attributes::{Attributes, Late};
+use super::lower::Found;
+use crate::error::{Error, Result, printable};
+use crate::fs;
+use crate::name::{is_within, join};
+use crate::resolve::{Step, Walk};
+use crate::tar::Entry;
+
+/// A directory of the tree, as an entry's name gives it and as it truly is called.
+pub(super) struct Place {
+    text: Vec<u8>,
+    /// Its path from the root with no link in it.
+    pub(super) path: Vec<u8>,
+    pub(super) fd: OwnedFd,
+}
+
+/// Archives go through a tree depth first, so few directories are in use at a time.
+const REMEMBERED: usize = 8;
+
+impl Applier {
+    /// The directory that the clean path `text` leads to, made if need be on behalf of `entry`.
+    pub(super) fn place(&mut self, text: &[u8], entry: &Entry) -> Result<Rc<Place>> {
+        if let Some(index) = self.places.iter().position(|place| place.text == text) {
+            let place = self.places.remove(index);
+            self.places.push(Rc::clone(&place));
+            return Ok(place);
+        }
+        let path = join_base(&self.base, text);
+        let place = match fs::open_plain(&self.root, &path) {
+            Ok(fd) => Place { text: text.to_vec(), path, fd },
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {
+                let (path, fd) = self.walk(&path, entry)?;
+                Place { text: text.to_vec(), path, fd }
+            }
+            Err(error) => return Err(Error::entry(&entry.name, "open its directory", error)),
+        };
+        let place = Rc::new(place);
+        if self.places.len() == REMEMBERED {
+            self.places.remove(0);
+        }
+        self.places.push(Rc::clone(&place));
+        Ok(place)
+    }
+
+    /// Follows a path part by part as the container will see it, lower layers included, and makes what is missing.
+    fn walk(&mut self, path: &[u8], entry: &Entry) -> Result<(Vec<u8>, OwnedFd)> {
+        let failed = |error: Errno| Error::entry(&entry.name, "find its directory", error);
+        let mut walk = Walk::new(path);
+        let mut dir = fs::open_plain(&self.root, b"").map_err(failed)?;
+        while let Some(step) = walk.next() {
+            let Step::Name(name) = step else {
+                dir = fs::open_plain(&self.root, &walk.path()).map_err(failed)?;
+                continue;
+            };
+            let link = match fs::stat_if_any(&dir, &name).map_err(failed)? {
+                Some(meta) if meta.is_dir() => {
+                    dir = fs::open_dir(&dir, &name).map_err(failed)?;
+                    walk.enter(name);
+                    continue;
+                }
+                Some(meta) if meta.kind == FileType::Symlink => fs::read_link(&dir, &name).map_err(failed)?,
+                Some(meta) if meta.is_whiteout() && self.is_layer() => {
+                    // The layer deletes the name and puts something below it: a new directory that hides the old.
+                    let child = join(&walk.path(), &name);
+                    fs::remove_tree(dir.as_fd(), &name).map_err(failed)?;
+                    dir = self.make_implied(&dir, &name, &child, Attributes::implied(entry.mtime), entry)?;
+                    self.mark_opaque(&dir, child, entry)?;
+                    walk.enter(name);
+                    continue;
+                }
+                Some(_) => {
+                    let parent = printable(&join(&walk.path(), &name));
+                    return Err(Error::refused(&entry.name, format!("`{parent}` is not a directory")));
+                }
+                None => {
+                    let child = join(&walk.path(), &name);
+                    match self.lower(&child).map_err(failed)? {
+                        Found::Other(lower, meta) if meta.kind == FileType::Symlink => {
+                            fs::read_link(&lower, &name).map_err(failed)?
+                        }
+                        found => {
+                            let wanted = match found {
+                                Found::Directory(lower) => {
+                                    let meta = fs::stat(&lower, b"").map_err(failed)?;
+                                    Attributes::of_file(&meta, &lower).map_err(failed)?
+                                }
+                                _ => Attributes::implied(entry.mtime),
+                            };
+                            dir = self.make_implied(&dir, &name, &child, wanted, entry)?;
+                            walk.enter(name);
+                            continue;
+                        }
+                    }
+                }
+            };
+            if walk.follow(&link).map_err(failed)? {
+                dir = fs::open_plain(&self.root, b"").map_err(failed)?;
+            }
+        }
+        Ok((walk.path(), dir))
+    }
+
+    /// What the layers below have at a path, as far as this layer lets it be seen. Asking makes the layer depend on them.
+    pub(super) fn lower(&mut self, path: &[u8]) -> rustix::io::Result<Found> {
+        let Some(layer) = self.layer_mut() else { return Ok(Found::Nothing) };
+        let mut ancestor = path;
+        while let Some(slash) = ancestor.iter().rposition(|byte| *byte == b'/') {
+            ancestor = &ancestor[..slash];
+            if layer.opaque.contains(ancestor) {
+                return Ok(Found::Nothing);
+            }
+        }
+        if layer.opaque.contains(&[][..]) {
+            return Ok(Found::Nothing);
+        }
+        layer.composed = true;
+        layer.lowers.find(path)
+    }
+
+    /// Makes the directory `name`, whose whole path is `path`, which no entry describes.
+    fn make_implied(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        wanted: Attributes,
+        entry: &Entry,
+    ) -> Result<OwnedFd> {
+        let failed = |error: Errno| Error::entry(&entry.name, "make its directory", error);
+        match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(wanted.mode & 0o777)) {
+            // In a running container somebody may have been faster: then it is theirs and stays as it is.
+            Err(Errno::EXIST) if !self.is_layer() => return fs::open_dir(dir, name).map_err(failed),
+            result => result.map_err(failed)?,
+        }
+        let made = fs::open_dir(dir, name).map_err(failed)?;
+        let late = self.setter.directory(&entry.name, made.as_fd(), &wanted, true)?;
+        if self.is_layer() {
+            self.late.insert(path.to_vec(), late);
+        }
+        self.note_implied(path, Implied::Directory);
+        Ok(made)
+    }
+
+    /// Forgets what is known about a path and all below it, because it has been removed.
+    pub(super) fn forget(&mut self, path: &[u8]) {
+        self.places.clear();
+        self.late.retain(|known, _| !is_within(known, path));
+        if let Some(layer) = self.layer_mut() {
+            layer.opaque.retain(|known| !is_within(known, path));
+            layer.implied.retain(|known, _| !is_within(known, path));
+        }
+    }
+
+    /// Makes implied directories anonymous again and takes implied files away, in and below `path`: what they were
+    /// taken from turned out to be hidden. `itself`: also `path`.
+    pub(super) fn reset_implied(&mut self, path: &[u8], itself: bool, entry: &Entry) -> Result<()> {
+        let Some(layer) = self.layer_mut() else { return Ok(()) };
+        let known: Vec<(Vec<u8>, Implied)> = layer
+            .implied
+            .iter()
+            .filter(|(known, _)| is_within(known, path) && (itself || *known != path))
+            .map(|(known, what)| (known.clone(), *what))
+            .collect();
+        for (known, what) in known {
+            let failed = |error: Errno| Error::entry(&entry.name, "hide what was taken from below", error);
+            match what {
+                Implied::Directory => {
+                    let dir = fs::open_plain(&self.root, &known).map_err(failed)?;
+                    super::attributes::clear_xattrs(&dir).map_err(failed)?;
+                    let wanted = Attributes::implied(entry.mtime);
+                    self.setter.directory(&entry.name, dir.as_fd(), &wanted, false)?;
+                    self.late.insert(known, Late::only(entry.mtime));
+                }
+                Implied::File => {
+                    let (parent, name) = split(&known);
+                    let dir = fs::open_plain(&self.root, parent).map_err(failed)?;
+                    fs::remove_tree(dir.as_fd(), name).map_err(failed)?;
+                    self.forget(&known);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Parent and last part of a path that is not the root.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// `base/text`, either of which may be empty.
+pub(super) fn join_base(base: &[u8], text: &[u8]) -> Vec<u8> {
+    if text.is_empty() { base.to_vec() } else { join(base, text) }
+}
