@@ -12,6 +12,7 @@ pub mod clone;
 pub mod close_range;
 pub mod dev;
 pub mod fdpass;
+pub mod inherited;
 pub mod keyctl;
 pub mod mount;
 pub mod ns;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where the container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Rootfs {
     /// A directory that is the root as it stands.
     Directory(PathBuf),
