@@ -11,10 +11,10 @@ use rusqlite::params;
 
 use crate::db::sql;
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::files::{self, Temp};
 use crate::layers::finish;
 use crate::store::Store;
-use crate::failpoint;
 
 /// Writes one blob: to a temporary file first, hashing on the way. Dropping it before [`BlobWriter::commit`]
 /// leaves nothing behind.
@@ -49,9 +49,8 @@ impl BlobWriter {
         }
     }
 
-    /// Verifies size and digest, syncs, moves the blob to its place and writes its row. On an error nothing is
-    /// left behind; a digest that does not fit is [`Error::DigestMismatch`], which names both.
-    pub fn commit(self) -> Result<Digest> {
+    /// Holds what was written against the promised size and digest; returns the digest.
+    pub(crate) fn check(&self) -> Result<Digest> {
         let actual = finish(self.context.clone());
         if let Some(expected) = self.size
             && expected != self.written
@@ -63,6 +62,13 @@ impl BlobWriter {
         {
             return Err(Error::DigestMismatch { what: self.what(), expected, actual });
         }
+        Ok(actual)
+    }
+
+    /// Verifies size and digest, syncs, moves the blob to its place and writes its row. On an error nothing is
+    /// left behind; a digest that does not fit is [`Error::DigestMismatch`], which names both.
+    pub fn commit(self) -> Result<Digest> {
+        let actual = self.check()?;
         let Self { store, temp, file, written, .. } = self;
         failpoint("blob-before-sync");
         file.sync_data().map_err(|why| Error::io("sync", temp.path(), why))?;
@@ -106,11 +112,7 @@ impl Write for BlobWriter {
         {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                Error::SizeMismatch {
-                    what: self.what(),
-                    expected,
-                    actual: self.written + data.len() as u64,
-                },
+                Error::SizeMismatch { what: self.what(), expected, actual: self.written + data.len() as u64 },
             ));
         }
         let count = self.file.write(data)?;

@@ -122,7 +122,9 @@ pub enum Error {
         id: String,
     },
     /// Another record of this kind has the name.
-    #[error("the {kind} name `{name}` is in use by {kind} {holder}; remove or rename that one, or choose another name")]
+    #[error(
+        "the {kind} name `{name}` is in use by {kind} {holder}; remove or rename that one, or choose another name"
+    )]
     NameInUse {
         /// The records' kind.
         kind: String,
@@ -197,7 +199,9 @@ impl Classify for Error {
             | Error::NoSuchSnapshot(_)
             | Error::NoSuchRecord { .. } => ErrorKind::NotFound,
             Error::NameInUse { .. } | Error::SnapshotExists(_) => ErrorKind::Conflict,
-            Error::BadReference(_) | Error::Ambiguous { .. } | Error::Invalid { .. } => ErrorKind::InvalidArgument,
+            Error::BadReference(_) | Error::Ambiguous { .. } | Error::Invalid { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Error::NoSpace { .. } | Error::Locked { .. } | Error::Database { no_space: true, .. } => {
                 ErrorKind::Unavailable
             }
@@ -206,7 +210,9 @@ impl Classify for Error {
             }
             Error::Layer { kind, .. } => *kind,
             Error::Read { .. } => ErrorKind::Unavailable,
-            Error::Io { .. } | Error::Database { .. } | Error::TooNew { .. } | Error::Closed => ErrorKind::Internal,
+            Error::Io { .. } | Error::Database { .. } | Error::TooNew { .. } | Error::Closed => {
+                ErrorKind::Internal
+            }
         }
     }
 }

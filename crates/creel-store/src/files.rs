@@ -145,12 +145,16 @@ const DEPTH: usize = 48;
 /// the kernel asks for them), and does not mind how deep the tree is. What is not there is deleted already.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     let error = |why| Error::io("delete", path, why);
-    let name = CString::new(path.as_os_str().as_encoded_bytes())
-        .map_err(|_| error(rustix::io::Errno::INVAL))?;
+    let name =
+        CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| error(rustix::io::Errno::INVAL))?;
     remove_at(CWD, &name, None).map_err(error)
 }
 
-fn remove_at(at: BorrowedFd<'_>, name: &CStr, top: Option<(BorrowedFd<'_>, usize)>) -> rustix::io::Result<()> {
+fn remove_at(
+    at: BorrowedFd<'_>,
+    name: &CStr,
+    top: Option<(BorrowedFd<'_>, usize)>,
+) -> rustix::io::Result<()> {
     use rustix::io::Errno;
     match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -227,7 +231,12 @@ pub(crate) fn tree_size(path: &Path) -> Result<u64> {
     Ok(total)
 }
 
-fn size_at(dir: &OwnedFd, seen: &mut HashSet<(u64, u64)>, total: &mut u64, depth: usize) -> rustix::io::Result<()> {
+fn size_at(
+    dir: &OwnedFd,
+    seen: &mut HashSet<(u64, u64)>,
+    total: &mut u64,
+    depth: usize,
+) -> rustix::io::Result<()> {
     use rustix::io::Errno;
     for (name, _) in entries(dir)? {
         // a container may be changing the tree meanwhile

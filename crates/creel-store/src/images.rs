@@ -106,7 +106,10 @@ impl ImageRow {
                 return Err(Error::NoSuchLayer(layer.layer.digest()));
             };
             if record.diff_id != layer.diff_id {
-                return Err(invalid(format!("layer {} is not that of diffID {}", layer.layer, layer.diff_id)));
+                return Err(invalid(format!(
+                    "layer {} is not that of diffID {}",
+                    layer.layer, layer.diff_id
+                )));
             }
             size += record.bytes;
         }
@@ -168,8 +171,9 @@ pub(crate) fn parse_wanted(text: &str) -> Result<Wanted> {
     if let Ok(id) = Digest::from_hex(digits) {
         return Ok(Wanted::Id(id));
     }
-    let is_prefix =
-        !digits.is_empty() && digits.len() < 64 && digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
+    let is_prefix = !digits.is_empty()
+        && digits.len() < 64
+        && digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
     let prefix = is_prefix.then(|| digits.to_owned());
     match text.parse::<Reference>() {
         Ok(reference) => Ok(Wanted::Named(Some(normalize(&reference)), prefix)),
@@ -185,8 +189,7 @@ impl View {
         match parse_wanted(text)? {
             Wanted::Id(id) => self.image(&id).ok_or_else(none),
             Wanted::Named(reference, prefix) => {
-                if let Some(image) =
-                    reference.and_then(|r| self.reference(&r)).and_then(|id| self.image(&id))
+                if let Some(image) = reference.and_then(|r| self.reference(&r)).and_then(|id| self.image(&id))
                 {
                     return Ok(image);
                 }
@@ -228,8 +231,10 @@ impl Store {
                 return Err(Error::NoSuchBlob(new.config));
             }
             let row = ImageRow { manifest: new.manifest, layers: new.layers, parent: new.parent };
-            let json = serde_json::to_string(&row)
-                .map_err(|why| Error::Invalid { what: format!("image {}", new.config), why: why.to_string() })?;
+            let json = serde_json::to_string(&row).map_err(|why| Error::Invalid {
+                what: format!("image {}", new.config),
+                why: why.to_string(),
+            })?;
             let mut image = row.into_record(new.config, &config, view)?;
             if let Some(old) = view.image(&new.config) {
                 image.references.clone_from(&old.references);

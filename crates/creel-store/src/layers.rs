@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use creel_layer::{HashingReader, UnpackOptions};
 use creel_types::image::Descriptor;
-use creel_types::{Classify, Digest};
+use creel_types::{Classify, Digest, ErrorKind};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::blobs::BlobWriter;
 use crate::db::sql;
 use crate::error::{Error, Result};
-use crate::files::{self, Temp};
 use crate::failpoint;
+use crate::files::{self, Temp};
 use crate::store::Store;
 use crate::view::View;
 
@@ -222,12 +222,13 @@ impl Store {
                 self.keep_layer(directory, record)
             }
             // bytes that are not what was promised are the cause of whatever they did to the unpacking
-            Err(why) if why.is_no_space() => Err(why),
-            Err(why) => match source.finish() {
-                Err(cause @ (Error::DigestMismatch { .. } | Error::SizeMismatch { .. } | Error::Read { .. })) => {
-                    Err(cause)
+            Err(why) => match source.failure.take() {
+                Some(cause) => Err(cause),
+                None if matches!(why.kind(), ErrorKind::DataLoss | ErrorKind::InvalidArgument) => {
+                    source.drain_and_check()?;
+                    Err(why)
                 }
-                _ => Err(why),
+                None => Err(why),
             },
         }
     }
@@ -241,7 +242,8 @@ impl Store {
         parents: &[LayerId],
         options: &ApplyOptions,
     ) -> Result<LayerRecord> {
-        let (Some(diff_id), Some(chain_id)) = (stack.last().copied(), chain_ids(stack).last().copied()) else {
+        let (Some(diff_id), Some(chain_id)) = (stack.last().copied(), chain_ids(stack).last().copied())
+        else {
             return Err(Error::Closed);
         };
         let error = |why| layer_error(diff_id, directory.path(), why);
@@ -257,8 +259,7 @@ impl Store {
         };
         let unpacked = creel_layer::unpack(&mut tar, &fs, &unpack).map_err(error)?;
         // the padding after the archive's end belongs to the diffID
-        io::copy(&mut tar, &mut io::sink())
-            .map_err(|why| error(creel_layer::Error::Decompress(why)))?;
+        io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
         let (actual, _) = tar.finish();
         if actual != diff_id {
             return Err(Error::DigestMismatch {
@@ -328,15 +329,24 @@ struct Source<R> {
 impl<R: Read> Source<R> {
     /// Reads the rest, if there is a blob to complete, and stores that.
     fn finish(mut self) -> Result<()> {
+        self.drain_and_check()?;
+        match self.blob {
+            Some(blob) => blob.commit().map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the rest, if there is a blob to complete, and holds all of it against digest and size.
+    fn drain_and_check(&mut self) -> Result<()> {
         if self.blob.is_some() && self.failure.is_none() {
-            let copied = io::copy(&mut self, &mut io::sink());
+            let copied = io::copy(self, &mut io::sink());
             if let (Err(why), None) = (copied, &self.failure) {
                 self.failure = Some(Error::Read { why });
             }
         }
-        match (self.failure, self.blob) {
+        match (self.failure.take(), &self.blob) {
             (Some(failure), _) => Err(failure),
-            (None, Some(blob)) => blob.commit().map(|_| ()),
+            (None, Some(blob)) => blob.check().map(|_| ()),
             (None, None) => Ok(()),
         }
     }

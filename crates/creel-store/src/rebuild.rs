@@ -170,7 +170,9 @@ fn adopt_images(paths: &Paths, connection: &Connection, view: &View) -> Result<(
         let Ok(manifest) = serde_json::from_slice::<Manifest>(content) else { continue };
         let blobs = manifest.layers.iter().cloned().map(Some).collect();
         let descriptor = creel_types::image::Descriptor {
-            media_type: manifest.media_type.unwrap_or_else(|| creel_types::image::media_type::OCI_MANIFEST.into()),
+            media_type: manifest
+                .media_type
+                .unwrap_or_else(|| creel_types::image::media_type::OCI_MANIFEST.into()),
             digest: *digest,
             size: content.len() as u64,
             platform: None,

@@ -235,7 +235,12 @@ pub(crate) fn read_config(paths: &Paths, view: &View, id: &Digest) -> Result<Vec
 
 /// Empties `tmp/` and deletes content that no row names: what a killed process had renamed and not yet written
 /// a row for, or had deleted the row of. A container's directory whose row is in quarantine stays, for people.
-pub(crate) fn sweep(paths: &Paths, connection: &Connection, view: &View, report: &mut OpenReport) -> Result<()> {
+pub(crate) fn sweep(
+    paths: &Paths,
+    connection: &Connection,
+    view: &View,
+    report: &mut OpenReport,
+) -> Result<()> {
     let spared: HashSet<String> = sql(connection, "read the quarantine", |c| {
         c.prepare("SELECT key FROM quarantine WHERE source = 'snapshots'")?
             .query_map([], |row| row.get(0))?

@@ -97,7 +97,8 @@ pub(crate) fn make_directories(paths: &Paths, overlay: &Overlay, id: &ContainerI
 }
 
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
-    let meta = std::fs::symlink_metadata(from).map_err(|why| Error::io("read the attributes of", from, why))?;
+    let meta =
+        std::fs::symlink_metadata(from).map_err(|why| Error::io("read the attributes of", from, why))?;
     if (meta.uid(), meta.gid()) != (0, 0) {
         std::os::unix::fs::lchown(to, Some(meta.uid()), Some(meta.gid()))
             .map_err(|why| Error::io("change the owner of", to, why))?;
@@ -137,8 +138,11 @@ impl Store {
     }
 
     fn new_snapshot(&self, id: &ContainerId, image: &ImageRecord, record: Option<Record>) -> Result<Overlay> {
-        let snapshot =
-            Snapshot { id: id.clone(), image: image.id, layers: image.layers.iter().map(|l| l.layer).collect() };
+        let snapshot = Snapshot {
+            id: id.clone(),
+            image: image.id,
+            layers: image.layers.iter().map(|l| l.layer).collect(),
+        };
         let _content = self.content_in_use();
         if self.view().snapshot(id).is_some() {
             return Err(Error::SnapshotExists(id.clone()));

@@ -149,9 +149,13 @@ fn lock(paths: &Paths) -> Result<File> {
         .truncate(false)
         .open(&path)
         .map_err(|why| Error::io("open", &path, why))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
+    // A child that the last holder was just spawning, or its own dying, may keep the lock for a moment.
+    let mut patience = 50;
+    while let Err(why) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        if why != rustix::io::Errno::WOULDBLOCK {
+            return Err(Error::io("lock", &path, why));
+        }
+        if patience == 0 {
             let mut text = String::new();
             let _ = (&mut file).take(100).read_to_string(&mut text);
             let holder = match text.trim().parse::<u32>() {
@@ -160,12 +164,11 @@ fn lock(paths: &Paths) -> Result<File> {
             };
             return Err(Error::Locked { root: paths.root().to_owned(), holder });
         }
-        Err(why) => return Err(Error::io("lock", &path, why)),
+        patience -= 1;
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(why) = written {
         // the pid in it is a courtesy to the next one who asks; on a full disk it may be missing
         tracing::debug!("cannot write {}: {why}", path.display());

@@ -60,7 +60,10 @@ impl View {
     }
 
     /// The images whose id begins with these bytes' hexadecimal `prefix`, by ascending id.
-    pub(crate) fn images_by_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<ImageRecord>> {
+    pub(crate) fn images_by_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<ImageRecord>> {
         let mut lowest = prefix.to_owned();
         lowest.extend(std::iter::repeat_n('0', 64usize.saturating_sub(prefix.len())));
         let from = Digest::from_hex(&lowest).ok();
@@ -134,7 +137,8 @@ impl View {
 
     /// Points a reference to an image and shows it in the images' own lists.
     pub(crate) fn set_reference(&mut self, reference: Reference, image: Digest) -> Option<Digest> {
-        let displaced = Arc::make_mut(&mut self.references).insert(reference, image).filter(|old| *old != image);
+        let displaced =
+            Arc::make_mut(&mut self.references).insert(reference, image).filter(|old| *old != image);
         if let Some(old) = &displaced {
             self.refresh_references(old);
         }
@@ -151,7 +155,8 @@ impl View {
     fn refresh_references(&mut self, id: &Digest) {
         let Some(image) = self.images.get(id) else { return };
         let mut image = ImageRecord::clone(image);
-        let all = || self.references.iter().filter(|(_, to)| *to == id).map(|(reference, _)| reference.clone());
+        let all =
+            || self.references.iter().filter(|(_, to)| *to == id).map(|(reference, _)| reference.clone());
         image.references = all().filter(|r| r.digest().is_none()).collect();
         image.repo_digests = all().filter(|r| r.digest().is_some()).collect();
         Arc::make_mut(&mut self.images).insert(*id, Arc::new(image));

@@ -1,0 +1,134 @@
+//! A process that works with the store is killed: at each named step, and at any moment. Opening must succeed
+//! afterwards, everything must be whole or absent, and what was acknowledged must be there.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::*;
+
+const ROOT: &str = "CREEL_STORE_CHILD_ROOT";
+const ROUND: &str = "CREEL_STORE_CHILD_ROUND";
+
+/// Everything that a daemon does with the store, over and over; each answer is written down when it has come.
+#[test]
+fn child() {
+    let Some(root) = std::env::var_os(ROOT) else { return };
+    let root = std::path::PathBuf::from(root);
+    let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
+    let mut done = std::fs::File::options().append(true).create(true).open(root.join("done")).unwrap();
+    let store = Store::open(&root.join("store")).unwrap();
+    let base = tar(&[("base", &noise(7, 20_000))]);
+    for step in 0.. {
+        let number = round * 1000 + step;
+        let text = number.to_string();
+        let name = reference(&format!("image:{number}"));
+        let own = tar(&[("own", text.as_bytes()), ("more", &noise(number, 50_000))]);
+        let image = pull(&store, &[base.clone(), own], &[name.clone()]).unwrap();
+        writeln!(done, "+image:{number}").unwrap();
+        let id = container(number);
+        store.create_container(&id, &image, "container", Some(&text), text.as_bytes()).unwrap();
+        writeln!(done, "+container {number}").unwrap();
+        if number % 2 == 0 {
+            writeln!(done, "-container {number}").unwrap();
+            store.delete_container(&id, "container").unwrap();
+        }
+        if number % 3 == 0 {
+            writeln!(done, "-image:{number}").unwrap();
+            store.untag(&name).unwrap();
+            store.delete_image(&image.id).unwrap();
+            store.gc().unwrap();
+        }
+    }
+}
+
+fn start(root: &Path, round: u64, kill_at: Option<&str>) -> std::process::Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "tests::crash::child", "--nocapture"]);
+    command.env(ROOT, root).env(ROUND, round.to_string()).stdout(Stdio::null());
+    if let Some(step) = kill_at {
+        command.env("CREEL_STORE_KILL_AT", step);
+    }
+    command.spawn().unwrap()
+}
+
+/// Opens the store and holds it against what the child wrote down.
+fn check(root: &Path) {
+    let store = Store::open(&root.join("store")).unwrap();
+    assert_eq!(store.open_report().quarantined, Vec::<String>::new());
+    assert_whole(&store);
+    let done = std::fs::read_to_string(root.join("done")).unwrap_or_default();
+    let begun: Vec<&str> = done.lines().filter_map(|line| line.strip_prefix('-')).collect();
+    for line in done.lines().filter_map(|line| line.strip_prefix('+')) {
+        if begun.contains(&line) {
+            continue;
+        }
+        match line.strip_prefix("container ") {
+            Some(number) => {
+                let record = store.record_by_name("container", number).unwrap_or_else(|| panic!("{line}"));
+                assert_eq!(&record.json[..], number.as_bytes());
+                store.snapshot(&container(number.parse().unwrap())).unwrap();
+            }
+            None => {
+                let image = store.resolve_image(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let own = tree(&store.layer_dir(&image.layers[1].layer));
+                assert_eq!(format!("image:{}", String::from_utf8_lossy(&own["own"])), line);
+            }
+        }
+    }
+    // a record and its snapshot live and die together
+    let records = store.records("container");
+    assert_eq!(records.len(), store.view().snapshots().count());
+    for record in records {
+        assert!(store.snapshot(&record.id.parse().unwrap()).is_ok());
+    }
+}
+
+#[test]
+fn killed_at_every_step_everything_is_whole_or_absent() {
+    let steps = [
+        "blob-before-sync",
+        "blob-before-rename",
+        "blob-before-dir-sync",
+        "blob-before-row",
+        "blob-after-row",
+        "layer-before-sync",
+        "layer-before-rename",
+        "layer-before-dir-sync",
+        "layer-before-row",
+        "layer-after-row",
+        "image-before-row",
+        "snapshot-before-row",
+        "snapshot-after-row",
+        "snapshot-row-gone",
+        "gc-rows-gone",
+        "gc-renamed",
+        "db-before-commit",
+        "db-after-commit",
+    ];
+    let dir = scratch();
+    for (round, step) in steps.iter().enumerate() {
+        let mut child = start(dir.path(), 2 * round as u64 + 1, Some(step));
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{step} was not reached");
+        check(dir.path());
+        let later = format!("{step}:{}", 2 + round % 4);
+        let mut child = start(dir.path(), 2 * round as u64 + 2, Some(&later));
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{later} was not reached");
+        check(dir.path());
+    }
+}
+
+#[test]
+fn killed_at_any_moment_everything_is_whole_or_absent() {
+    let dir = scratch();
+    for round in 0..15 {
+        let mut child = start(dir.path(), round, None);
+        std::thread::sleep(Duration::from_millis(20 + (noise(round, 1)[0] as u64) * 2));
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "the child failed by itself");
+        check(dir.path());
+    }
+    let done = std::fs::read_to_string(dir.path().join("done")).unwrap_or_default();
+    assert!(done.lines().count() > 10, "the kills came before any work: {done}");
+}
