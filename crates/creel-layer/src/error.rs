@@ -103,6 +103,9 @@ impl Classify for Error {
 }
 
 fn kind_of(cause: &io::Error) -> ErrorKind {
+    if cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return ErrorKind::InvalidArgument;
+    }
     match cause.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,

@@ -19,7 +19,7 @@ impl<R: Read> HashingReader<R> {
     }
 
     /// How many bytes have been read.
-    pub fn bytes(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.bytes
     }
 
@@ -57,7 +57,7 @@ impl<W: Write> HashingWriter<W> {
     }
 
     /// How many bytes have been written.
-    pub fn bytes(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.bytes
     }
 
@@ -102,7 +102,7 @@ mod tests {
         let (out, written, bytes) = writer.finish();
         let mut reader = HashingReader::new(&out[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
-        assert_eq!((reader.digest(), reader.bytes()), (written, bytes));
+        assert_eq!((reader.digest(), reader.count()), (written, bytes));
         assert_eq!(written.short(), "ba7816bf8f01");
     }
 }

@@ -323,7 +323,7 @@ impl<W: Write> Packer<W> {
         if meta.blocks.saturating_mul(512) < entry.size {
             let found = fs::data_segments(&file, entry.size).map_err(failed)?;
             let data: u64 = found.iter().map(|segment| segment.length).sum();
-            if entry.size - data > EXPAND_HOLES_UP_TO && found.len() <= crate::tar::MAX_SEGMENTS {
+            if entry.size - data > EXPAND_HOLES_UP_TO && found.len() < crate::tar::MAX_SEGMENTS {
                 entry.sparse = Some(found.clone());
                 segments = found;
             }

@@ -195,10 +195,13 @@ pub(super) fn time_text(time: Timestamp) -> String {
     format!("{sign}{whole}.{fraction:09}").trim_end_matches('0').to_owned()
 }
 
-/// The map of a sparse file of format 1.0 as it stands before the data, filled up to whole blocks.
-pub(super) fn sparse_map(segments: &[Segment]) -> Vec<u8> {
-    let mut map = format!("{}\n", segments.len());
-    for segment in segments {
+/// The map of a sparse file of format 1.0 as it stands before the data, filled up to whole blocks. A hole at the end is
+/// closed by an empty segment, without which GNU tar would make the file end before it.
+pub(super) fn sparse_map(segments: &[Segment], size: u64) -> Vec<u8> {
+    let open = segments.last().is_none_or(|last| last.offset + last.length < size);
+    let end = open.then_some(Segment { offset: size, length: 0 });
+    let mut map = format!("{}\n", segments.len() + usize::from(open));
+    for segment in segments.iter().chain(&end) {
         map.push_str(&format!("{}\n{}\n", segment.offset, segment.length));
     }
     let mut map = map.into_bytes();

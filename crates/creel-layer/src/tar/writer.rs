@@ -56,7 +56,8 @@ impl<W: Write> Writer<W> {
         block[header::TYPE] = flag;
         block[header::MAGIC].copy_from_slice(header::USTAR);
 
-        let map = entry.sparse.as_ref().filter(|_| file).map(|segments| pax::sparse_map(segments));
+        let map =
+            entry.sparse.as_ref().filter(|_| file).map(|segments| pax::sparse_map(segments, entry.size));
         let stored = if file { entry.stored() } else { 0 };
         let size = stored + map.as_ref().map_or(0, |map| map.len() as u64);
         if map.is_some() {
