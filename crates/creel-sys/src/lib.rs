@@ -15,6 +15,7 @@ pub mod fdpass;
 pub mod inherited;
 pub mod keyctl;
 pub mod mount;
+pub mod net;
 pub mod ns;
 pub mod openat2;
 pub mod pidfd;

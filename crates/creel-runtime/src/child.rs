@@ -1,0 +1,311 @@
+//! The executor: the container's process applies its plan to itself, step by step.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use creel_cgroup::Entry;
+use creel_sys::seccomp::Instruction;
+use creel_sys::{keyctl, mount as sys, ns, process};
+use creel_types::ErrorKind;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::devices::DeviceNode;
+use crate::error::Fault;
+use crate::mounts::apply::{self, Masks};
+use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
+use crate::plan::{INIT_PATH, InitPlan, Step};
+use crate::process::{ProcessPlan, Streams, Surroundings};
+use crate::procfs::Procfs;
+use crate::report::{Message, Reporter, Timing};
+use crate::{console, namespaces, path, program, rootfs};
+
+/// A system call filter, compiled.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) program: Vec<Instruction>,
+    pub(crate) flags: u32,
+}
+
+/// What the child takes along from its creator.
+#[derive(Debug)]
+pub(crate) struct Luggage {
+    pub(crate) plan: InitPlan,
+    pub(crate) cgroup: Option<Entry>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) stdio: [OwnedFd; 3],
+    pub(crate) personality: Option<u32>,
+}
+
+/// Applies a plan in the calling process; returns only if that fails, with an exit code.
+pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
+    let Luggage { plan, cgroup, filter, stdio, personality } = luggage;
+    let mut init = Init {
+        reporter,
+        cgroup,
+        filter,
+        streams: Some(Streams::Files(stdio)),
+        sources: Vec::new(),
+        root: None,
+        procfs: None,
+        masks: Masks::default(),
+        exec: None,
+        personality,
+        timings: Vec::new(),
+    };
+    process::umask(0);
+    for step in &plan.steps {
+        let begun = Instant::now();
+        if let Err(fault) = init.apply(&plan, step) {
+            let code = match fault.kind {
+                ErrorKind::ProgramNotFound => 127,
+                ErrorKind::ProgramNotExecutable => 126,
+                _ => 125,
+            };
+            init.reporter.failed(step.title(), fault);
+            return code;
+        }
+        init.count(step.group(), begun);
+    }
+    125
+}
+
+struct Init {
+    reporter: Reporter,
+    cgroup: Option<Entry>,
+    filter: Option<Filter>,
+    streams: Option<Streams>,
+    sources: Vec<Option<OwnedFd>>,
+    root: Option<OwnedFd>,
+    procfs: Option<Procfs>,
+    masks: Masks,
+    exec: Option<creel_sys::process::Exec>,
+    personality: Option<u32>,
+    timings: Vec<Timing>,
+}
+
+fn read_only() -> MountOptions {
+    MountOptions {
+        attributes: Attributes { set: sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, clear: 0 },
+        ..MountOptions::default()
+    }
+}
+
+impl Init {
+    fn count(&mut self, group: &str, begun: Instant) {
+        let spent = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match self.timings.iter_mut().find(|(name, _)| name == group) {
+            Some((_, sum)) => *sum += spent,
+            None => self.timings.push((group.to_string(), spent)),
+        }
+    }
+
+    fn root(&self) -> Result<BorrowedFd<'_>, Fault> {
+        self.root
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or_else(|| Fault::new(ErrorKind::Internal, "there is no root yet"))
+    }
+
+    fn procfs(&mut self) -> Result<&Procfs, Fault> {
+        if self.procfs.is_none() {
+            self.procfs = Some(Procfs::open()?);
+        }
+        self.procfs.as_ref().ok_or_else(|| Fault::new(ErrorKind::Internal, "there is no procfs"))
+    }
+
+    fn apply(&mut self, plan: &InitPlan, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::Cgroup => join_cgroup(self.cgroup.take()),
+            Step::JoinNamespace { kind, path } => {
+                let file = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                Ok(ns::setns(file, namespaces::bit(*kind))?)
+            }
+            Step::NewCgroupNamespace => Ok(ns::unshare(creel_sys::clone::NEWCGROUP)?),
+            Step::Loopback => Ok(creel_sys::net::loopback_up()?),
+            Step::Keyring { name } => self.keyring(name),
+            Step::Hostname { name } => Ok(ns::sethostname(name.as_bytes())?),
+            Step::Domainname { name } => Ok(ns::setdomainname(name.as_bytes())?),
+            Step::OpenSources { .. } => self.open_sources(plan),
+            Step::PrivateTree => apply::private_tree(),
+            Step::Root { rootfs } => {
+                self.root = Some(rootfs::mount(rootfs)?);
+                Ok(())
+            }
+            Step::Mount { mount } => {
+                let source = match mount {
+                    MountStep::Bind { .. } => self.next_source(),
+                    _ => None,
+                };
+                apply::mount(self.root()?, mount, source).map(drop)
+            }
+            Step::Device { device } => make_device(self.root()?, device),
+            Step::Link { path, target } => make_link(self.root()?, path, target),
+            Step::Console { size } => {
+                let slave = console::prepare(self.root()?, *size, &self.reporter)?;
+                console::bind(self.root()?, &slave)?;
+                self.streams = Some(Streams::Terminal(slave));
+                Ok(())
+            }
+            Step::BindInit { destination, .. } => {
+                let Some(tree) = self.next_source() else {
+                    return Err(Fault::new(ErrorKind::Internal, "its source was not opened"));
+                };
+                apply::bind(self.root()?, destination, tree, &read_only()).map(drop)
+            }
+            Step::WorkingDirectory { path } => crate::process::make_directory(self.root()?, path),
+            Step::Sysctl { path, value } => self.procfs()?.write(&format!("sys/{path}"), value),
+            Step::ReadonlyPath { path } => apply::readonly_path(self.root()?, path),
+            Step::MaskedPath { path } => {
+                let mut masks = std::mem::take(&mut self.masks);
+                let result = masks.hide(self.root()?, path);
+                self.masks = masks;
+                result
+            }
+            Step::ReadonlyRoot => apply::set_attributes(self.root()?, sys::ATTR_RDONLY, 0, false),
+            Step::PivotRoot => self.pivot(),
+            Step::RootPropagation { mode } => {
+                apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: false })
+            }
+            Step::Process { process } => self.process(plan, process),
+            Step::Gate => self.gate(),
+            Step::Seccomp => match &self.filter {
+                Some(filter) => Ok(creel_sys::seccomp::load(&filter.program, filter.flags).map(drop)?),
+                None => Ok(()),
+            },
+            Step::Execute => match &self.exec {
+                Some(exec) => {
+                    let error = exec.run();
+                    Err(program::failed(&exec.program().to_string_lossy(), &error))
+                }
+                None => Err(Fault::new(ErrorKind::InvalidArgument, "the Spec names no process")),
+            },
+            Step::CreateContainerHooks { .. } | Step::StartContainerHooks { .. } => {
+                Err(Fault::new(ErrorKind::Unsupported, "hooks of this kind are not supported yet"))
+            }
+        }
+    }
+
+    fn keyring(&self, name: &str) -> Result<(), Fault> {
+        let name = std::ffi::CString::new(name).map_err(|_| Fault::from(Errno::INVAL))?;
+        match keyctl::join_session_keyring(Some(&name)) {
+            // A kernel without keys has none to share.
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EDQUOT) => {
+                self.reporter
+                    .warn("the container has no session keyring of its own: the quota of keys is used up");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn open_sources(&mut self, plan: &InitPlan) -> Result<(), Fault> {
+        for step in &plan.steps {
+            let (source, recursive) = match step {
+                Step::Mount { mount: MountStep::Bind { source, options, .. } } => (source, options.recursive),
+                Step::BindInit { source, .. } => (source, false),
+                _ => continue,
+            };
+            self.sources.push(Some(apply::open_source(source, recursive)?));
+        }
+        Ok(())
+    }
+
+    /// The sources are used up in the order of the steps that they were opened for.
+    fn next_source(&mut self) -> Option<OwnedFd> {
+        self.sources.iter_mut().find(|source| source.is_some()).and_then(Option::take)
+    }
+
+    fn pivot(&mut self) -> Result<(), Fault> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let old = rustix::fs::open("/", flags, Mode::empty())?;
+        rustix::process::fchdir(self.root()?)?;
+        sys::pivot_root_here()?;
+        // The old root lies on top of the new one now; through its descriptor there is no doubt which one is detached.
+        rustix::process::fchdir(&old)?;
+        sys::detach_here()?;
+        Ok(rustix::process::chdir("/")?)
+    }
+
+    fn process(&mut self, plan: &InitPlan, process: &ProcessPlan) -> Result<(), Fault> {
+        if crate::process::needs_procfs(process) {
+            self.procfs()?;
+        }
+        if let Some(domain) = self.personality {
+            creel_sys::sched::set_personality(domain).map_err(|e| Fault::from(e).context("personality"))?;
+        }
+        let Some(streams) = self.streams.take() else {
+            return Err(Fault::new(ErrorKind::Internal, "there are no standard descriptors"));
+        };
+        let around = Surroundings {
+            procfs: self.procfs.as_ref(),
+            streams: &streams,
+            filter_follows: self.filter.is_some(),
+            reporter: &self.reporter,
+        };
+        let env = crate::process::apply(process, &around)?;
+        let found = program::find(&process.args[0], &env)?;
+        let reaper = plan.steps.iter().any(|step| matches!(step, Step::BindInit { .. }));
+        self.exec = Some(if reaper {
+            let args: Vec<String> = [INIT_PATH, "--"]
+                .into_iter()
+                .map(str::to_string)
+                .chain(process.args.iter().cloned())
+                .collect();
+            program::prepare(INIT_PATH, &args, &env)?
+        } else {
+            program::prepare(&found, &process.args, &env)?
+        });
+        Ok(())
+    }
+
+    fn gate(&mut self) -> Result<(), Fault> {
+        self.reporter.send(&Message::Ready(std::mem::take(&mut self.timings)), &[]);
+        if self.reporter.wait() {
+            return Ok(());
+        }
+        Err(Fault::new(ErrorKind::Unavailable, "the creator is gone"))
+    }
+}
+
+/// Moves the calling process into the v1 groups whose `tasks` files these are. A process that writes its own 0 there
+/// waits for nobody; a parent that writes the child's number into cgroup.procs waits for a grace period of RCU.
+pub(crate) fn join_cgroup(entry: Option<Entry>) -> Result<(), Fault> {
+    entry.map_or(Ok(()), |entry| entry.join_v1()).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
+}
+
+fn make_device(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fault> {
+    let (dir, name) = path::ensure_parent(root, &device.path)?;
+    let number = creel_sys::dev::makedev(device.major, device.minor);
+    let text = std::ffi::CString::new(name).map_err(|_| Fault::from(Errno::INVAL))?;
+    match creel_sys::dev::mknodat(&dir, &text, device.kind | device.mode, number) {
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let same_kind = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.kind);
+            if same_kind && (device.kind == libc::S_IFIFO || stat.st_rdev == number) {
+                return Ok(());
+            }
+            return Err(Fault::new(ErrorKind::Conflict, "something else has this name already"));
+        }
+        other => other?,
+    }
+    if (device.uid, device.gid) != (0, 0) {
+        let (uid, gid) = (Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
+        rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn make_link(root: BorrowedFd<'_>, place: &str, target: &str) -> Result<(), Fault> {
+    let (dir, name) = path::ensure_parent(root, place)?;
+    match rustix::fs::symlinkat(target, &dir, name) {
+        Err(Errno::EXIST) if place == "/dev/ptmx" => {
+            // A ptmx that the image brought would be the host's.
+            path::unlink(dir.as_fd(), name)?;
+            Ok(rustix::fs::symlinkat(target, &dir, name)?)
+        }
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,148 @@
+//! Further processes in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use creel_cgroup::Entry;
+use creel_sys::clone::Clone;
+use creel_sys::ns;
+use creel_types::ErrorKind;
+use creel_types::spec::NamespaceKind;
+use rustix::fs::{Mode, OFlags};
+
+use crate::child::{Filter, join_cgroup};
+use crate::cloned;
+use crate::create::{born_in, entry, filter, streams};
+use crate::error::{Error, Fault};
+use crate::process::{self, ProcessPlan, Streams, Surroundings};
+use crate::procfs::Procfs;
+use crate::report::{Message, Reporter, Timing};
+use crate::{ExecOptions, console, namespaces, program, validate};
+
+/// A process that was put into a running container. It is a child of the caller, which has to wait for it.
+#[derive(Debug)]
+pub struct Execed {
+    /// Process id in the caller's pid namespace.
+    pub pid: i32,
+    /// The process's pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+    /// Master of the terminal, when one was asked for.
+    pub console: Option<OwnedFd>,
+    /// Microseconds from the call to the kernel's accepting the program.
+    pub timings: Vec<Timing>,
+    /// What could not be done exactly as asked.
+    pub warnings: Vec<String>,
+}
+
+struct Luggage {
+    target: OwnedFd,
+    namespaces: u64,
+    cgroup: Option<Entry>,
+    plan: ProcessPlan,
+    size: Option<(u16, u16)>,
+    filter: Option<Filter>,
+    stdio: [OwnedFd; 3],
+}
+
+/// Runs a process in a container's namespaces, control group and root; returns when the kernel has accepted the
+/// program.
+///
+/// The child is born in the container's pid namespace and joins the others itself by the target's pidfd, so that no
+/// process id can be mistaken. A namespace that the container shares with the caller is not joined.
+///
+/// # Errors
+/// [`Error::Program`] with Docker's 127 and 126; [`Error::Setup`] of kind Conflict when the container has ended.
+pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
+    let begun = Instant::now();
+    validate::check_process(o.process)?;
+    let linux = o.spec.linux.clone().unwrap_or_default();
+    let kinds = linux.namespaces.iter().map(|space| space.kind).filter(|kind| *kind != NamespaceKind::Pid);
+    let plan = process::plan(o.process)?;
+    let filter = filter(linux.seccomp.as_ref())?;
+    let (cgroup, group) = entry(o.cgroup)?;
+    let copy = |e| Error::setup("cannot copy a descriptor", e);
+    let luggage = Luggage {
+        target: o.target_pidfd.try_clone_to_owned().map_err(copy)?,
+        namespaces: namespaces::bits(kinds),
+        cgroup,
+        plan,
+        size: o.process.console_size.as_ref().map(|size| (size.height, size.width)),
+        filter,
+        stdio: streams(o.stdio)?,
+    };
+    if creel_sys::pidfd::send_signal(o.target_pidfd, 0).is_err() {
+        return Err(Error::Setup {
+            what: "cannot run a process in the container".into(),
+            message: "it is not running".into(),
+            kind: ErrorKind::Conflict,
+        });
+    }
+    let joins_pid = namespaces::has(&linux.namespaces, NamespaceKind::Pid);
+    let mut child = born_in(joins_pid.then_some(o.target_pidfd), || {
+        let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
+        cloned::spawn(&what, |reporter| run(luggage, reporter))
+    })?;
+    child.ready()?;
+    child.go()?;
+    let (pid, console) = (child.pid, child.console.take());
+    let warnings = std::mem::take(&mut child.warnings);
+    let mut timings = std::mem::take(&mut child.timings);
+    timings.push(("exec".into(), u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)));
+    let pidfd = child.release().ok_or_else(|| Error::setup("cannot exec", "the process is gone"))?;
+    Ok(Execed { pid, pidfd, console, timings, warnings })
+}
+
+fn run(luggage: Luggage, reporter: Reporter) -> i32 {
+    let mut step = "join the container's control group";
+    let fault = match enter(luggage, &reporter, &mut step) {
+        Err(fault) => fault,
+        Ok(never) => match never {},
+    };
+    let code = match fault.kind {
+        ErrorKind::ProgramNotFound => 127,
+        ErrorKind::ProgramNotExecutable => 126,
+        _ => 125,
+    };
+    reporter.failed(step.to_string(), fault);
+    code
+}
+
+fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::convert::Infallible, Fault> {
+    let Luggage { target, namespaces, cgroup, plan, size, filter, stdio } = luggage;
+    creel_sys::process::umask(0);
+    join_cgroup(cgroup)?;
+    *step = "join the container's namespaces";
+    ns::setns(&target, namespaces)?;
+    drop(target);
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // The kernel has made the container's root this process's root, together with the mount namespace.
+    rustix::process::fchdir(&root)?;
+    *step = "open the terminal";
+    let streams = if plan.terminal {
+        Streams::Terminal(console::prepare(&root, size, reporter)?)
+    } else {
+        Streams::Files(stdio)
+    };
+    *step = "prepare the process";
+    let procfs = if process::needs_procfs(&plan) { Some(Procfs::open()?) } else { None };
+    let around = Surroundings {
+        procfs: procfs.as_ref(),
+        streams: &streams,
+        filter_follows: filter.is_some(),
+        reporter,
+    };
+    let env = process::apply(&plan, &around)?;
+    let found = program::find(&plan.args[0], &env)?;
+    let exec = program::prepare(&found, &plan.args, &env)?;
+    reporter.send(&Message::Ready(Vec::new()), &[]);
+    if !reporter.wait() {
+        return Err(Fault::new(ErrorKind::Unavailable, "the creator is gone"));
+    }
+    *step = "load the system call filter";
+    if let Some(filter) = &filter {
+        creel_sys::seccomp::load(&filter.program, filter.flags)?;
+    }
+    *step = "execute the program";
+    let error = exec.run();
+    Err(program::failed(&found, &error))
+}

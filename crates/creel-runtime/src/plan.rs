@@ -1,0 +1,339 @@
+//! The pure part: a Spec becomes an ordered list of named steps.
+//!
+//! The list is what the container's process does, from its birth to the execve of the program; the creator's own part
+//! is small (clone, control group descriptors, the gate). `creel explain` prints it.
+
+use std::path::Path;
+
+use creel_types::spec::{Namespace, NamespaceKind, Spec};
+use serde::Serialize;
+
+use crate::devices::{self, DeviceNode};
+use crate::mounts::{self, CgroupHierarchy, MountStep};
+use crate::process::{self, ProcessPlan};
+use crate::{Error, Rootfs, namespaces, validate};
+
+/// What the host contributes to a plan; gathered once by the executor, given by hand in tests.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// The mounted cgroup hierarchies, in the order of mountinfo.
+    pub cgroups: Vec<CgroupHierarchy>,
+}
+
+impl Facts {
+    /// Reads them from this process's `/proc/self/mountinfo`.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when procfs cannot be read.
+    pub fn gather() -> Result<Facts, Error> {
+        let text = std::fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|e| Error::setup("cannot read /proc/self/mountinfo", e))?;
+        Ok(Facts { cgroups: mounts::cgroup_hierarchies(&text) })
+    }
+}
+
+/// One thing that the container's process does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "step", rename_all = "camelCase")]
+pub enum Step {
+    /// Moves itself into the control group (v1; in v2 it is born there).
+    Cgroup,
+    /// Joins an existing namespace.
+    JoinNamespace {
+        /// Which kind.
+        kind: NamespaceKind,
+        /// The namespace's file.
+        path: String,
+    },
+    /// Makes a cgroup namespace: after the cgroup is joined, since that becomes its root.
+    NewCgroupNamespace,
+    /// Brings up `lo` of a new network namespace.
+    Loopback,
+    /// Gets a session keyring of its own.
+    Keyring {
+        /// The keyring's name.
+        name: String,
+    },
+    /// Sets the host name.
+    Hostname {
+        /// The name.
+        name: String,
+    },
+    /// Sets the NIS domain name.
+    Domainname {
+        /// The name.
+        name: String,
+    },
+    /// Opens the sources of bind mounts while the host's tree is still what it was.
+    OpenSources {
+        /// How many there are.
+        count: usize,
+    },
+    /// Cuts the new mount namespace off from the host's: nothing mounted here is seen there.
+    PrivateTree,
+    /// Mounts or binds the root file system.
+    Root {
+        /// From where.
+        rootfs: Rootfs,
+    },
+    /// Mounts one thing over the root.
+    Mount {
+        /// What and where.
+        mount: MountStep,
+    },
+    /// Makes a device node.
+    Device {
+        /// Which.
+        device: DeviceNode,
+    },
+    /// Makes a symbolic link, unless something is there already.
+    Link {
+        /// Where.
+        path: String,
+        /// What it says.
+        target: String,
+    },
+    /// Opens the pseudo-terminal, hands its master to the creator and binds the slave over `/dev/console`.
+    Console {
+        /// Size in characters: rows and columns.
+        size: Option<(u16, u16)>,
+    },
+    /// Binds the reaper's executable, read-only.
+    BindInit {
+        /// The executable on the host.
+        source: String,
+        /// Where it is seen.
+        destination: String,
+    },
+    /// Makes the working directory if it is missing.
+    WorkingDirectory {
+        /// Absolute path.
+        path: String,
+    },
+    /// Writes a kernel parameter.
+    Sysctl {
+        /// Its path below `/proc/sys`.
+        path: String,
+        /// The value.
+        value: String,
+    },
+    /// Makes a path read-only.
+    ReadonlyPath {
+        /// Absolute path.
+        path: String,
+    },
+    /// Hides a path.
+    MaskedPath {
+        /// Absolute path.
+        path: String,
+    },
+    /// Makes the root mount itself read-only.
+    ReadonlyRoot,
+    /// Runs the hooks of kind createContainer.
+    CreateContainerHooks {
+        /// How many there are.
+        count: usize,
+    },
+    /// Changes the root to the new one and lets go of the host's.
+    PivotRoot,
+    /// Sets the propagation of the root mount.
+    RootPropagation {
+        /// `MS_*` mode.
+        mode: u64,
+    },
+    /// Everything that makes the process what the Spec says: limits, ids, capabilities, directory.
+    Process {
+        /// In detail.
+        process: Box<ProcessPlan>,
+    },
+    /// Waits for `start`.
+    Gate,
+    /// Runs the hooks of kind startContainer.
+    StartContainerHooks {
+        /// How many there are.
+        count: usize,
+    },
+    /// Loads the system call filter.
+    Seccomp,
+    /// Executes the program.
+    Execute,
+}
+
+impl Step {
+    /// The group under which its time is counted.
+    pub fn group(&self) -> &'static str {
+        match self {
+            Step::Cgroup => "cgroup",
+            Step::JoinNamespace { .. }
+            | Step::NewCgroupNamespace
+            | Step::Loopback
+            | Step::Keyring { .. }
+            | Step::Hostname { .. }
+            | Step::Domainname { .. } => "namespaces",
+            Step::OpenSources { .. } | Step::PrivateTree | Step::Root { .. } => "root",
+            Step::Mount { .. } | Step::BindInit { .. } => "mounts",
+            Step::Device { .. } | Step::Link { .. } | Step::Console { .. } => "devices",
+            Step::WorkingDirectory { .. }
+            | Step::Sysctl { .. }
+            | Step::ReadonlyPath { .. }
+            | Step::MaskedPath { .. }
+            | Step::ReadonlyRoot => "paths",
+            Step::CreateContainerHooks { .. } | Step::StartContainerHooks { .. } => "hooks",
+            Step::PivotRoot | Step::RootPropagation { .. } => "pivot",
+            Step::Process { .. } | Step::Gate | Step::Seccomp | Step::Execute => "process",
+        }
+    }
+
+    /// What it does to what, as error messages and `creel explain` say it.
+    pub fn title(&self) -> String {
+        match self {
+            Step::Cgroup => "join the control group".into(),
+            Step::JoinNamespace { kind, path } => format!("join the {} namespace {path}", kind.proc_name()),
+            Step::NewCgroupNamespace => "make a cgroup namespace".into(),
+            Step::Loopback => "bring up the loopback interface".into(),
+            Step::Keyring { .. } => "make a session keyring".into(),
+            Step::Hostname { name } => format!("set the host name {name}"),
+            Step::Domainname { name } => format!("set the domain name {name}"),
+            Step::OpenSources { .. } => "open the sources of bind mounts".into(),
+            Step::PrivateTree => "cut the mounts off from the host's".into(),
+            Step::Root { rootfs: Rootfs::Overlay { .. } } => "mount the overlay root".into(),
+            Step::Root { rootfs: Rootfs::Directory(path) } => format!("bind the root {}", path.display()),
+            Step::Mount { mount } => format!("mount {} on {}", mount.label(), mount.destination()),
+            Step::Device { device } => format!("make the device {}", device.path),
+            Step::Link { path, target } => format!("link {path} to {target}"),
+            Step::Console { .. } => "open the terminal".into(),
+            Step::BindInit { source, destination } => format!("bind {source} on {destination}"),
+            Step::WorkingDirectory { path } => format!("make the working directory {path}"),
+            Step::Sysctl { path, .. } => format!("write the kernel parameter {path}"),
+            Step::ReadonlyPath { path } => format!("make {path} read-only"),
+            Step::MaskedPath { path } => format!("mask {path}"),
+            Step::ReadonlyRoot => "make the root read-only".into(),
+            Step::CreateContainerHooks { .. } => "run the createContainer hooks".into(),
+            Step::PivotRoot => "change the root".into(),
+            Step::RootPropagation { .. } => "set the root's propagation".into(),
+            Step::Process { .. } => "prepare the process".into(),
+            Step::Gate => "wait for the start".into(),
+            Step::StartContainerHooks { .. } => "run the startContainer hooks".into(),
+            Step::Seccomp => "load the system call filter".into(),
+            Step::Execute => "execute the program".into(),
+        }
+    }
+}
+
+/// A container as an ordered list of steps.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InitPlan {
+    /// The container's id.
+    pub id: String,
+    /// Namespaces that the clone makes.
+    pub new_namespaces: Vec<NamespaceKind>,
+    /// The pid namespace to be born in, if it is an existing one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join_pid: Option<String>,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// Where `--init` puts the reaper: the path that Docker uses.
+pub const INIT_PATH: &str = "/sbin/docker-init";
+
+/// Plans a container's start.
+///
+/// # Errors
+/// Those of [`validate`], and what only the whole shows: an option of a mount, an unknown capability.
+pub fn plan(
+    id: &str,
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Rootfs,
+    init: Option<&Path>,
+    facts: &Facts,
+) -> Result<InitPlan, Error> {
+    validate(spec)?;
+    let linux = spec.linux.clone().unwrap_or_default();
+    let spaces = &linux.namespaces;
+    let mut steps = vec![Step::Cgroup];
+
+    for Namespace { kind, path } in spaces {
+        if let Some(path) = path
+            && *kind != NamespaceKind::Pid
+        {
+            steps.push(Step::JoinNamespace { kind: *kind, path: path.clone() });
+        }
+    }
+    if namespaces::is_new(spaces, NamespaceKind::Cgroup) {
+        steps.push(Step::NewCgroupNamespace);
+    }
+    if namespaces::is_new(spaces, NamespaceKind::Network) {
+        steps.push(Step::Loopback);
+    }
+    steps.push(Step::Keyring { name: format!("_ses.{id}") });
+    if let Some(name) = spec.hostname.as_ref().filter(|name| !name.is_empty()) {
+        steps.push(Step::Hostname { name: name.clone() });
+    }
+    if let Some(name) = spec.domainname.as_ref().filter(|name| !name.is_empty()) {
+        steps.push(Step::Domainname { name: name.clone() });
+    }
+
+    let mounts = mounts::plan(spec, bundle, facts)?;
+    let sources = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count();
+    if sources > 0 || init.is_some() {
+        steps.push(Step::OpenSources { count: sources + usize::from(init.is_some()) });
+    }
+    steps.push(Step::PrivateTree);
+    steps.push(Step::Root { rootfs: rootfs.clone() });
+    let own_dev =
+        !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
+    steps.extend(mounts.into_iter().map(|mount| Step::Mount { mount }));
+    let process = spec.process.as_ref();
+    if own_dev {
+        steps.extend(devices::plan(&linux)?);
+    }
+    if let Some(process) = process.filter(|process| process.terminal) {
+        steps.push(Step::Console {
+            size: process.console_size.as_ref().map(|size| (size.height, size.width)),
+        });
+    }
+    if let Some(source) = init {
+        steps.push(Step::BindInit { source: source.display().to_string(), destination: INIT_PATH.into() });
+    }
+    let hooks = spec.hooks.clone().unwrap_or_default();
+    if !hooks.create_container.is_empty() {
+        steps.push(Step::CreateContainerHooks { count: hooks.create_container.len() });
+    }
+    if let Some(process) = process {
+        steps.push(Step::WorkingDirectory { path: process.cwd.clone() });
+    }
+    for (name, value) in &linux.sysctl {
+        steps.push(Step::Sysctl { path: process::sysctl_path(name), value: value.clone() });
+    }
+    steps.extend(linux.readonly_paths.iter().map(|path| Step::ReadonlyPath { path: path.clone() }));
+    steps.extend(linux.masked_paths.iter().map(|path| Step::MaskedPath { path: path.clone() }));
+    if spec.root.as_ref().is_some_and(|root| root.readonly) {
+        steps.push(Step::ReadonlyRoot);
+    }
+    steps.push(Step::PivotRoot);
+    if let Some(change) = linux.rootfs_propagation.as_deref().and_then(mounts::options::propagation) {
+        steps.push(Step::RootPropagation { mode: change.mode });
+    }
+    if let Some(process) = process {
+        steps.push(Step::Process { process: Box::new(process::plan(process)?) });
+    }
+    steps.push(Step::Gate);
+    if !hooks.start_container.is_empty() {
+        steps.push(Step::StartContainerHooks { count: hooks.start_container.len() });
+    }
+    if linux.seccomp.is_some() {
+        steps.push(Step::Seccomp);
+    }
+    steps.push(Step::Execute);
+
+    let new_namespaces = spaces
+        .iter()
+        .filter(|space| space.path.is_none() && space.kind != NamespaceKind::Cgroup)
+        .map(|space| space.kind)
+        .collect();
+    let join_pid =
+        spaces.iter().find(|space| space.kind == NamespaceKind::Pid).and_then(|space| space.path.clone());
+    Ok(InitPlan { id: id.to_string(), new_namespaces, join_pid, steps })
+}

@@ -1,0 +1,435 @@
+//! What makes the process that the Spec describes: limits, ids, capabilities, directory, descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use creel_sys::caps::Sets;
+use creel_sys::rlimit::Limit;
+use creel_sys::sched::SchedAttr;
+use creel_sys::signal::SignalSet;
+use creel_sys::{close_range, process as sys, rlimit, sched, signal};
+use creel_types::ErrorKind;
+use creel_types::spec::{Process, Scheduler};
+use rustix::fs::{FileType, Mode, OFlags, Uid};
+use serde::Serialize;
+
+use crate::error::{Fault, plain};
+use crate::procfs::Procfs;
+use crate::report::Reporter;
+use crate::{Error, caps, path, user};
+
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// The five capability sets as bit masks (bit = number in `linux/capability.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CapabilityMasks {
+    /// Bounding set.
+    pub bounding: u64,
+    /// Effective set.
+    pub effective: u64,
+    /// Inheritable set.
+    pub inheritable: u64,
+    /// Permitted set.
+    pub permitted: u64,
+    /// Ambient set.
+    pub ambient: u64,
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitPlan {
+    /// Its name, like `RLIMIT_NOFILE`.
+    pub name: String,
+    /// The kernel's number.
+    pub number: u32,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// A process, ready to be applied.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProcessPlan {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Environment; `HOME` is added from the image's passwd file if it is missing.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Capability sets.
+    pub capabilities: CapabilityMasks,
+    /// Resource limits.
+    pub limits: Vec<LimitPlan>,
+    /// Whether execve may never give more privileges.
+    pub no_new_privileges: bool,
+    /// OOM killer score adjustment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// AppArmor profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// I/O priority: class and level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<(u32, u32)>,
+    /// Scheduling, kept as the Spec says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<Scheduler>,
+}
+
+/// The path below `/proc/sys` of a kernel parameter, whose name may be written with dots or slashes (sysctl(8): the
+/// first separator decides, the other one is then part of a name).
+pub(crate) fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => name.to_string(),
+    }
+}
+
+/// Plans a process: names become numbers.
+///
+/// # Errors
+/// [`Error::Invalid`] for unknown names.
+pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, Error> {
+    let mut capabilities = CapabilityMasks::default();
+    if let Some(sets) = &process.capabilities {
+        let mask = |names: &[String]| {
+            names.iter().filter_map(|name| caps::number(name)).fold(0, |all, n| all | 1u64 << n)
+        };
+        capabilities = CapabilityMasks {
+            bounding: mask(&sets.bounding),
+            effective: mask(&sets.effective),
+            inheritable: mask(&sets.inheritable),
+            permitted: mask(&sets.permitted),
+            ambient: mask(&sets.ambient),
+        };
+    }
+    let limits = process
+        .rlimits
+        .iter()
+        .filter_map(|limit| {
+            let number = rlimit::number(&limit.kind)?;
+            Some(LimitPlan { name: limit.kind.clone(), number, soft: limit.soft, hard: limit.hard })
+        })
+        .collect();
+    let io_priority = match &process.io_priority {
+        None => None,
+        Some(priority) => {
+            let field = "process.ioPriority";
+            let class = match priority.class.as_str() {
+                "IOPRIO_CLASS_RT" => 1,
+                "IOPRIO_CLASS_BE" => 2,
+                "IOPRIO_CLASS_IDLE" => 3,
+                other => return Err(Error::invalid(field, format!("{other} is no class"))),
+            };
+            let level = u32::try_from(priority.priority).ok().filter(|level| *level <= 7);
+            Some((class, level.ok_or_else(|| Error::invalid(field, "the level lies between 0 and 7"))?))
+        }
+    };
+    if let Some(wanted) = &process.scheduler {
+        scheduler(wanted)?;
+    }
+    Ok(ProcessPlan {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        terminal: process.terminal,
+        uid: process.user.uid,
+        gid: process.user.gid,
+        groups: process.user.additional_gids.clone(),
+        umask: process.user.umask.unwrap_or(0o022) & 0o777,
+        capabilities,
+        limits,
+        no_new_privileges: process.no_new_privileges,
+        oom_score_adj: process.oom_score_adj,
+        apparmor: process.apparmor_profile.clone().filter(|profile| !profile.is_empty()),
+        io_priority,
+        scheduler: process.scheduler.clone(),
+    })
+}
+
+fn scheduler(wanted: &Scheduler) -> Result<SchedAttr, Error> {
+    let policy = match wanted.policy.as_str() {
+        "SCHED_OTHER" => 0,
+        "SCHED_FIFO" => 1,
+        "SCHED_RR" => 2,
+        "SCHED_BATCH" => 3,
+        "SCHED_ISO" => 4,
+        "SCHED_IDLE" => 5,
+        "SCHED_DEADLINE" => 6,
+        other => return Err(Error::invalid("process.scheduler.policy", format!("{other} is no policy"))),
+    };
+    let mut flags = 0;
+    for flag in &wanted.flags {
+        flags |= match flag.as_str() {
+            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
+            "SCHED_FLAG_RECLAIM" => 0x02,
+            "SCHED_FLAG_DL_OVERRUN" => 0x04,
+            "SCHED_FLAG_KEEP_POLICY" => 0x08,
+            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
+            "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
+            "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
+            other => return Err(Error::invalid("process.scheduler.flags", format!("{other} is no flag"))),
+        };
+    }
+    let mut attr = SchedAttr::default();
+    attr.policy = policy;
+    attr.flags = flags;
+    attr.nice = wanted.nice;
+    attr.priority = u32::try_from(wanted.priority)
+        .map_err(|_| Error::invalid("process.scheduler.priority", "it cannot be negative"))?;
+    (attr.runtime, attr.deadline, attr.period) = (wanted.runtime, wanted.deadline, wanted.period);
+    Ok(attr)
+}
+
+/// The descriptors that a process starts with.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    /// The slave of its terminal.
+    Terminal(OwnedFd),
+    /// Standard input, output and error.
+    Files([OwnedFd; 3]),
+}
+
+/// The steps that need procfs or the host's rights and come before the change of user.
+fn limits(plan: &ProcessPlan, procfs: Option<&Procfs>, reporter: &Reporter) -> Result<(), Fault> {
+    if let Some(score) = plan.oom_score_adj
+        && let Some(procfs) = procfs
+    {
+        match procfs.write_own("oom_score_adj", &score.to_string()) {
+            Err(fault) if matches!(fault.errno, Some(libc::EACCES | libc::EPERM)) => reporter.warn(format!(
+                "the OOM score adjustment {score} was not set: lowering it needs CAP_SYS_RESOURCE"
+            )),
+            other => other.map_err(|fault| fault.context("oomScoreAdj"))?,
+        }
+    }
+    for limit in &plan.limits {
+        let wanted = Limit { soft: limit.soft, hard: limit.hard };
+        match rlimit::set(0, limit.number, wanted) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                let most = rlimit::get(0, limit.number)?.hard;
+                let given = Limit { soft: limit.soft.min(most), hard: limit.hard.min(most) };
+                rlimit::set(0, limit.number, given).map_err(|e| Fault::from(e).context(&limit.name))?;
+                reporter.warn(format!(
+                    "{} was limited to {} instead of {}: raising it needs CAP_SYS_RESOURCE",
+                    limit.name, given.hard, limit.hard
+                ));
+            }
+            other => other.map_err(|e| Fault::from(e).context(&limit.name))?,
+        }
+    }
+    if let Some(wanted) = &plan.scheduler {
+        let attr = scheduler(wanted).map_err(|e| Fault::new(ErrorKind::InvalidArgument, e.to_string()))?;
+        sched::set_attr(&attr).map_err(|e| Fault::from(e).context("scheduler"))?;
+    }
+    if let Some((class, level)) = plan.io_priority {
+        sched::set_io_priority(class, level).map_err(|e| Fault::from(e).context("ioPriority"))?;
+    }
+    if let Some(profile) = &plan.apparmor
+        && let Some(procfs) = procfs
+    {
+        let text = format!("exec {profile}");
+        let written = match procfs.write_own("attr/apparmor/exec", &text) {
+            Err(fault) if fault.errno == Some(libc::ENOENT) => procfs.write_own("attr/exec", &text),
+            other => other,
+        };
+        written.map_err(|fault| fault.context(format!("AppArmor profile {profile}")))?;
+    }
+    Ok(())
+}
+
+/// Whether [`apply`] needs a procfs.
+pub(crate) fn needs_procfs(plan: &ProcessPlan) -> bool {
+    plan.oom_score_adj.is_some() || plan.apparmor.is_some()
+}
+
+/// Makes the descriptors 0, 1 and 2, and lets nothing else through the execve.
+fn streams(streams: &Streams, uid: u32) -> Result<(), Fault> {
+    match streams {
+        Streams::Terminal(slave) => {
+            // The program's user must be able to open its own terminal again.
+            rustix::fs::fchown(slave, Some(Uid::from_raw(uid)), None)?;
+            creel_sys::pty::set_controlling(slave)?;
+            for target in 0..=2 {
+                sys::dup_to_stdio(slave, target)?;
+            }
+        }
+        Streams::Files(files) => {
+            for (target, file) in (0..=2).zip(files) {
+                sys::dup_to_stdio(file, target)?;
+                let stat = rustix::fs::fstat(file)?;
+                // Through /dev/stdout a program opens its pipe anew, with its own rights.
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != uid {
+                    let _ = rustix::fs::fchown(file, Some(Uid::from_raw(uid)), None);
+                }
+            }
+        }
+    }
+    Ok(close_range::cloexec_from(3)?)
+}
+
+/// Changes groups, user and capabilities. With `hold_admin`, CAP_SYS_ADMIN stays usable until the execve, which
+/// computes all sets anew and loses it: without no_new_privs the kernel wants it for loading a system call filter.
+fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result<(), Fault> {
+    let wanted = plan.capabilities;
+    let have = creel_sys::caps::get()?.permitted;
+    let named = wanted.bounding | wanted.permitted | wanted.effective | wanted.inheritable | wanted.ambient;
+    let missing = named & !have;
+    if missing != 0 {
+        let names: Vec<&str> =
+            (0..64).filter(|n| missing & 1 << n != 0).map(|n| caps::name(n).unwrap_or("?")).collect();
+        reporter.warn(format!(
+            "capabilities that creel itself does not have were left out: {}",
+            names.join(", ")
+        ));
+    }
+    let keeps = wanted.permitted | wanted.effective | wanted.ambient | wanted.inheritable;
+    sys::setgroups(&plan.groups).map_err(|e| Fault::from(e).context("supplementary groups"))?;
+    for cap in (0..64).take_while(|cap| creel_sys::caps::bounding_has(*cap).is_some()) {
+        if wanted.bounding & 1 << cap == 0 {
+            creel_sys::caps::bounding_drop(cap)
+                .map_err(|e| Fault::from(e).context("capability bounding set"))?;
+        }
+    }
+    if plan.uid != 0 && (keeps != 0 || hold_admin) {
+        creel_sys::caps::set_keepcaps(true)?;
+    }
+    sys::setresgid(plan.gid).map_err(|e| Fault::from(e).context(format!("group id {}", plan.gid)))?;
+    sys::setresuid(plan.uid).map_err(|e| Fault::from(e).context(format!("user id {}", plan.uid)))?;
+    let admin = if hold_admin { SYS_ADMIN & have } else { 0 };
+    let permitted = (wanted.permitted & have) | admin;
+    let sets = Sets {
+        effective: (wanted.effective & permitted) | admin,
+        permitted,
+        inheritable: wanted.inheritable & have,
+    };
+    creel_sys::caps::set(&sets).map_err(|e| Fault::from(e).context("capability sets"))?;
+    creel_sys::caps::ambient_clear()?;
+    for cap in (0..64).filter(|cap| wanted.ambient & have & 1 << cap != 0) {
+        if let Err(e) = creel_sys::caps::ambient_raise(cap) {
+            let name = caps::name(cap).unwrap_or("?");
+            reporter.warn(format!("the ambient capability {name} was not set: {}", plain(&e)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the working directory is still inside the root: a descriptor of the host that had been entered instead
+/// (CVE-2024-21626) has no path here.
+fn directory_is_inside() -> Result<(), Fault> {
+    let cwd = rustix::process::getcwd(Vec::new())?;
+    match cwd.to_bytes().first() {
+        Some(b'/') => Ok(()),
+        _ => Err(Fault::new(
+            ErrorKind::InvalidArgument,
+            "the working directory lies outside the container's root",
+        )),
+    }
+}
+
+fn enter(cwd: &str) -> Result<(), Fault> {
+    rustix::process::chdir(cwd).map_err(|e| {
+        let kind = match e {
+            rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => ErrorKind::ProgramNotFound,
+            rustix::io::Errno::ACCESS => ErrorKind::ProgramNotExecutable,
+            _ => ErrorKind::Internal,
+        };
+        Fault {
+            message: format!("chdir to cwd ({cwd:?}) set in config.json failed: {}", plain(&e.into())),
+            errno: Some(e.raw_os_error()),
+            kind,
+        }
+    })
+}
+
+/// Everything else that [`apply`] needs.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// A fresh procfs, if [`needs_procfs`].
+    pub(crate) procfs: Option<&'a Procfs>,
+    /// The process's descriptors.
+    pub(crate) streams: &'a Streams,
+    /// Whether a system call filter follows.
+    pub(crate) filter_follows: bool,
+    /// Where warnings go.
+    pub(crate) reporter: &'a Reporter,
+}
+
+/// Makes the calling process what the plan says, inside the container's root; only the filter and the execve are left
+/// to do. Returns the environment.
+pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec<String>, Fault> {
+    limits(plan, around.procfs, around.reporter)?;
+    // An exec's child leads a session already when it was given a terminal twice; a container's init never does.
+    sys::setsid()?;
+    streams(around.streams, plan.uid).map_err(|fault| fault.context("standard descriptors"))?;
+    let mut env = plan.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        let root = open_root()?;
+        let home = user::home_of(root.as_fd(), plan.uid).unwrap_or_else(|| "/".to_string());
+        env.push(format!("HOME={home}"));
+    }
+    // With the rights of root first, as Docker does: a directory that only root may enter can be the working
+    // directory of another user. Where root has no rights (a network file system), the user may.
+    let entered = enter(&plan.cwd);
+    identity(plan, around.filter_follows && !plan.no_new_privileges, around.reporter)?;
+    match entered {
+        Err(fault) if matches!(fault.errno, Some(libc::EACCES | libc::EPERM)) => enter(&plan.cwd)?,
+        other => other?,
+    }
+    directory_is_inside()?;
+    sys::umask(plan.umask);
+    // Changing the ids cleared the one set at birth.
+    sys::set_pdeathsig(libc::SIGKILL)?;
+    if plan.no_new_privileges {
+        sys::set_no_new_privs()?;
+    }
+    signal::reset_dispositions();
+    signal::set_mask(SignalSet::EMPTY)?;
+    Ok(env)
+}
+
+fn open_root() -> Result<OwnedFd, Fault> {
+    Ok(rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Makes the working directory inside `root` if it is missing.
+pub(crate) fn make_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Fault> {
+    match path::ensure(root, cwd, path::Make::Directory) {
+        // A link into procfs, say: entering it will show whether that is allowed.
+        Err(fault) if matches!(fault.errno, Some(libc::ELOOP | libc::EROFS)) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_kernel_parameters() {
+        for (name, path) in [
+            ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+            ("net/ipv4/ip_forward", "net/ipv4/ip_forward"),
+            ("net.ipv4.conf.eth0/1.forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+            ("net/ipv4/conf/eth0.1/forwarding", "net/ipv4/conf/eth0.1/forwarding"),
+        ] {
+            assert_eq!(sysctl_path(name), path);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the container's process tells its creator, over a close-on-exec socket whose end means "the program runs".
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use creel_sys::fdpass;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Fault, WireKind};
+
+/// Microseconds spent in one group of steps.
+pub type Timing = (String, u64);
+
+/// One message; one packet of a `SOCK_SEQPACKET` socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// Something could not be done as asked, and the container works nevertheless.
+    Warning(String),
+    /// The terminal's master comes along as a descriptor.
+    Console,
+    /// Everything but the execve is done.
+    Ready(Vec<Timing>),
+    /// A step failed; the child exits.
+    Failed { step: String, message: String, errno: Option<i32>, kind: WireKind },
+}
+
+/// The byte that opens the gate.
+pub(crate) const GO: u8 = b'G';
+
+/// Packets beyond this are cut by the sender: error texts can quote long paths.
+const MAX_PACKET: usize = 32 * 1024;
+
+/// The child's end.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    socket: OwnedFd,
+}
+
+impl Reporter {
+    pub(crate) fn new(socket: OwnedFd) -> Reporter {
+        Reporter { socket }
+    }
+
+    pub(crate) fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
+        // A creator that is gone cannot be told anything; the gate will tell the child so.
+        if let Ok(bytes) = serde_json::to_vec(message)
+            && bytes.len() <= MAX_PACKET
+        {
+            let _ = fdpass::send(&self.socket, &bytes, fds);
+        }
+    }
+
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        self.send(&Message::Warning(text.into()), &[]);
+    }
+
+    pub(crate) fn failed(&self, step: String, fault: Fault) {
+        let mut message = fault.message;
+        truncate(&mut message, 8 * 1024);
+        self.send(&Message::Failed { step, message, errno: fault.errno, kind: fault.kind.into() }, &[]);
+    }
+
+    /// Waits until the gate opens; false when the creator is gone.
+    pub(crate) fn wait(&self) -> bool {
+        let mut byte = [0u8; 1];
+        loop {
+            match rustix::io::read(&self.socket, &mut byte) {
+                Ok(1) => return byte[0] == GO,
+                Err(rustix::io::Errno::INTR) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+fn truncate(text: &mut String, max: usize) {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}
+
+/// A connected pair: (creator's end, child's end).
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(|e| Error::setup("cannot make a socket to the container's process", e))
+}
+
+/// Receives one message; `None` at the end of the stream.
+pub(crate) fn receive(
+    socket: impl AsFd,
+    buf: &mut Vec<u8>,
+) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
+    buf.resize(MAX_PACKET, 0);
+    let what = "cannot read what the container's process reports";
+    let (n, fds) = match fdpass::recv(socket, buf) {
+        // The child died with our unread byte in its queue: an end like any other.
+        Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
+        other => other.map_err(|e| Error::setup(what, e))?,
+    };
+    if n == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&buf[..n]).map_err(|e| Error::setup(what, e))?;
+    Ok(Some((message, fds)))
+}
+
+/// Opens the gate.
+pub(crate) fn go(socket: impl AsFd) -> Result<(), Error> {
+    let flags = rustix::net::SendFlags::NOSIGNAL;
+    match rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(&[GO])],
+        &mut rustix::net::SendAncillaryBuffer::default(),
+        flags,
+    ) {
+        Ok(_) => Ok(()),
+        // It died at the gate; the reader will see the end and say so.
+        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Ok(()),
+        Err(e) => Err(Error::setup("cannot tell the container's process to start", e)),
+    }
+}
+
+/// The caller's error for a failed step.
+pub(crate) fn failure(step: String, message: String, errno: Option<i32>, kind: WireKind) -> Error {
+    match kind {
+        WireKind::ProgramNotFound | WireKind::ProgramNotExecutable => {
+            Error::Program { kind: kind.into(), message }
+        }
+        _ => Error::Step { step, message, errno, kind: kind.into() },
+    }
+}

@@ -1,0 +1,109 @@
+//! The root file system: an overlay or a directory, mounted inside the container's own mount namespace.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use creel_sys::mount::{self as sys, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::Rootfs;
+use crate::error::Fault;
+use crate::mounts::Propagation;
+use crate::mounts::apply;
+
+/// Options that keep overlayfs to what a layer may say: no redirects to other directories, no metadata-only copies
+/// (the upper directory must be whole by itself, since `diff` and `commit` read it), no index.
+const OVERLAY_OPTIONS: [(&str, &str); 3] =
+    [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
+
+/// fsconfig(2) takes strings of less than 256 bytes.
+const MAX_STRING: usize = 255;
+
+/// Mounts the root and returns it, attached: overlays over their own upper directory, directories over themselves.
+/// In this mount namespace nobody else looks at those places, and they vanish with it.
+pub(crate) fn mount(rootfs: &Rootfs) -> Result<OwnedFd, Fault> {
+    match rootfs {
+        Rootfs::Directory(path) => {
+            let tree = apply::open_source(&path.display().to_string(), true)?;
+            apply::set_propagation(&tree, Propagation { mode: libc::MS_PRIVATE, recursive: true })?;
+            sys::attach(&tree, &place(path)?)?;
+            Ok(tree)
+        }
+        Rootfs::Overlay { lower, upper, work } => {
+            let mount = match overlay(lower, upper, work) {
+                // Before Linux 6.5 layers cannot be given one by one.
+                Err(fault) if fault.errno == Some(libc::EINVAL) => return old_overlay(lower, upper, work),
+                other => other?,
+            };
+            sys::attach(&mount, &place(upper)?)?;
+            Ok(mount)
+        }
+    }
+}
+
+fn place(path: &Path) -> Result<OwnedFd, Fault> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Fault::from(e).context(path.display()))
+}
+
+/// A directory by a name that is short whatever its path is; the descriptor keeps the name valid.
+fn short(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf, Fault> {
+    if path.as_os_str().len() <= MAX_STRING {
+        return Ok(path.to_path_buf());
+    }
+    by_descriptor(path, held)
+}
+
+fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf, Fault> {
+    let fd = place(path)?;
+    let name = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    held.push(fd);
+    Ok(name)
+}
+
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Fault> {
+    let fs = sys::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let said = |e: Errno, what: &dyn std::fmt::Display| {
+        let mut words = [0u8; 256];
+        let fault = Fault::from(e);
+        match sys::fs_message(&fs, &mut words) {
+            Some(text) => fault.context(format!("{what}: {}", text.trim_start_matches("e "))),
+            None => fault.context(what),
+        }
+    };
+    let mut held = Vec::new();
+    sys::fsconfig_set_string(&fs, "source", "overlay").map_err(|e| said(e, &"source"))?;
+    for layer in lower {
+        let name = short(layer, &mut held)?;
+        sys::fsconfig_set_string(&fs, "lowerdir+", name.as_path()).map_err(|e| said(e, &layer.display()))?;
+    }
+    for (key, path) in [("upperdir", upper), ("workdir", work)] {
+        let name = short(path, &mut held)?;
+        sys::fsconfig_set_string(&fs, key, name.as_path()).map_err(|e| said(e, &path.display()))?;
+    }
+    for (key, value) in OVERLAY_OPTIONS {
+        sys::fsconfig_set_string(&fs, key, value).map_err(|e| said(e, &key))?;
+    }
+    sys::fsconfig_create(&fs).map_err(|e| said(e, &upper.display()))?;
+    Ok(sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// The classic mount(2), with all layers in one string; each is named by a descriptor, which is short and needs no
+/// quoting, so that 128 layers fit into the page that the kernel reads.
+fn old_overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Fault> {
+    let mut held = Vec::new();
+    let mut names = Vec::new();
+    for path in lower.iter().map(PathBuf::as_path).chain([upper, work]) {
+        names.push(by_descriptor(path, &mut held)?.display().to_string());
+    }
+    let mut data = format!("lowerdir={}", names[..lower.len()].join(":"));
+    data.push_str(&format!(",upperdir={},workdir={}", names[lower.len()], names[lower.len() + 1]));
+    for (key, value) in OVERLAY_OPTIONS {
+        data.push_str(&format!(",{key}={value}"));
+    }
+    let data = std::ffi::CString::new(data).map_err(|_| Fault::from(Errno::INVAL))?;
+    sys::mount("overlay", upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, upper, flags, Mode::empty())?)
+}

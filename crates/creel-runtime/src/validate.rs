@@ -1,0 +1,238 @@
+//! What is refused before anything is done: wrong in itself, or asked for and not applied by creel.
+
+use creel_types::spec::{Linux, Namespace, NamespaceKind, Spec};
+
+use crate::{Error, caps, mounts, namespaces};
+
+/// Checks a Spec as far as it can be checked without a host.
+///
+/// # Errors
+/// [`Error::Invalid`] for what contradicts the specification or itself, [`Error::Unsupported`] for what creel would
+/// otherwise have to ignore in silence.
+pub fn validate(spec: &Spec) -> Result<(), Error> {
+    let version = spec.oci_version.split('.').next().unwrap_or("");
+    if version != "1" || spec.oci_version.split(['-', '+']).next().unwrap_or("").split('.').count() != 3 {
+        return Err(Error::invalid(
+            "ociVersion",
+            format!("{:?} is no version that creel follows (1.x.y)", spec.oci_version),
+        ));
+    }
+    for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
+        let Some(name) = name else { continue };
+        if name.len() > 64 || name.contains('\0') {
+            return Err(Error::invalid(field, "at most 64 bytes and no NUL are allowed"));
+        }
+    }
+    let default = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&default);
+    check_namespaces(spec, linux)?;
+    check_linux(linux)?;
+    if let Some(process) = &spec.process {
+        check_process(process)?;
+    }
+    if let Some(hooks) = &spec.hooks {
+        let kinds = [
+            ("prestart", &hooks.prestart),
+            ("createRuntime", &hooks.create_runtime),
+            ("createContainer", &hooks.create_container),
+            ("startContainer", &hooks.start_container),
+            ("poststart", &hooks.poststart),
+            ("poststop", &hooks.poststop),
+        ];
+        for (kind, list) in kinds {
+            for (index, hook) in list.iter().enumerate() {
+                absolute(&format!("hooks.{kind}[{index}].path"), &hook.path)?;
+            }
+        }
+        let applied_elsewhere =
+            [("createContainer", &hooks.create_container), ("startContainer", &hooks.start_container)];
+        for (kind, list) in applied_elsewhere {
+            if !list.is_empty() {
+                return Err(Error::unsupported(
+                    format!("hooks.{kind}"),
+                    "hooks of this kind are not supported yet",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks one process: the container's own or an exec's.
+pub(crate) fn check_process(process: &creel_types::spec::Process) -> Result<(), Error> {
+    absolute("process.cwd", &process.cwd)?;
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Error::invalid("process.args", "no program is named"));
+    }
+    for (field, list) in [("process.args", &process.args), ("process.env", &process.env)] {
+        if list.iter().any(|text| text.contains('\0')) {
+            return Err(Error::invalid(field, "a NUL cannot be handed to a program"));
+        }
+    }
+    if let Some(bad) = process.env.iter().find(|text| !text.contains('=') || text.starts_with('=')) {
+        return Err(Error::invalid("process.env", format!("{bad:?} is not NAME=value")));
+    }
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        if creel_sys::rlimit::number(&limit.kind).is_none() {
+            return Err(Error::invalid(field, format!("{} is no resource limit", limit.kind)));
+        }
+        if limit.soft > limit.hard {
+            return Err(Error::invalid(field, "the soft limit is above the hard one"));
+        }
+        if process.rlimits[..index].iter().any(|other| other.kind == limit.kind) {
+            return Err(Error::invalid(field, format!("{} is given twice", limit.kind)));
+        }
+    }
+    if process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+        return Err(Error::invalid("process.oomScoreAdj", "it lies between -1000 and 1000"));
+    }
+    if let Some(sets) = &process.capabilities {
+        for list in [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient] {
+            for name in list {
+                if caps::number(name).is_none() {
+                    return Err(Error::invalid("process.capabilities", format!("{name} is no capability")));
+                }
+            }
+        }
+    }
+    for (field, id) in [("process.user.uid", process.user.uid), ("process.user.gid", process.user.gid)] {
+        if id == u32::MAX {
+            return Err(Error::invalid(field, "4294967295 is no id: the kernel reads it as \"unchanged\""));
+        }
+    }
+    let given = [
+        ("process.selinuxLabel", process.selinux_label.as_deref().is_some_and(|label| !label.is_empty())),
+        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
+    ];
+    refuse(&given)
+}
+
+fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
+    let spaces = &linux.namespaces;
+    for (index, Namespace { kind, path }) in spaces.iter().enumerate() {
+        let field = format!("linux.namespaces[{index}]");
+        if spaces[..index].iter().any(|other| other.kind == *kind) {
+            return Err(Error::invalid(field, format!("the {} namespace is named twice", kind.proc_name())));
+        }
+        if let Some(path) = path {
+            absolute(&format!("{field}.path"), path)?;
+        }
+        match (kind, path) {
+            (NamespaceKind::User, _) => {
+                return Err(Error::unsupported(field, "user namespaces are not supported yet"));
+            }
+            (NamespaceKind::Time, _) => {
+                return Err(Error::unsupported(field, "time namespaces are not supported yet"));
+            }
+            (NamespaceKind::Mount, Some(_)) => {
+                return Err(Error::unsupported(field, "joining a mount namespace is not supported yet"));
+            }
+            _ => {}
+        }
+    }
+    if !namespaces::is_new(spaces, NamespaceKind::Mount) {
+        return Err(Error::unsupported(
+            "linux.namespaces",
+            "a container without a mount namespace of its own is not supported: its root would be the host's business",
+        ));
+    }
+    let names = [("hostname", &spec.hostname), ("domainname", &spec.domainname)];
+    for (field, name) in names {
+        let named = name.as_ref().is_some_and(|name| !name.is_empty());
+        if named && !namespaces::has(spaces, NamespaceKind::Uts) {
+            return Err(Error::invalid(field, "without a UTS namespace the host would be renamed"));
+        }
+    }
+    for name in linux.sysctl.keys() {
+        check_sysctl(name, spaces)?;
+    }
+    Ok(())
+}
+
+/// Only parameters that belong to a namespace of the container may be written.
+fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
+    const IPC: [&str; 9] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.msg_next_id",
+    ];
+    let field = format!("linux.sysctl.{name}");
+    let path = crate::process::sysctl_path(name);
+    if path.is_empty() || path.split('/').any(|part| part.is_empty() || part == ".." || part == ".") {
+        return Err(Error::invalid(field, "this is no name of a kernel parameter"));
+    }
+    let dotted = path.replace('/', ".");
+    let owner = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        NamespaceKind::Ipc
+    } else if dotted.starts_with("net.") {
+        NamespaceKind::Network
+    } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+        NamespaceKind::Uts
+    } else {
+        return Err(Error::invalid(
+            field,
+            "this parameter belongs to no namespace: it would change the host",
+        ));
+    };
+    if !namespaces::has(spaces, owner) {
+        let text = format!("without a {} namespace of its own the host would be changed", owner.proc_name());
+        return Err(Error::invalid(field, text));
+    }
+    Ok(())
+}
+
+fn check_linux(linux: &Linux) -> Result<(), Error> {
+    for (field, list) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
+        for (index, path) in list.iter().enumerate() {
+            absolute(&format!("linux.{field}[{index}]"), path)?;
+        }
+    }
+    if let Some(word) = linux.rootfs_propagation.as_deref()
+        && mounts::options::propagation(word).is_none()
+    {
+        return Err(Error::invalid("linux.rootfsPropagation", format!("{word:?} is no propagation")));
+    }
+    if let Some(filter) = &linux.seccomp
+        && filter.listener_path.is_some()
+    {
+        return Err(Error::unsupported("linux.seccomp.listenerPath", "notifications are not supported yet"));
+    }
+    if linux.personality.as_ref().is_some_and(|personality| !personality.flags.is_empty()) {
+        return Err(Error::invalid("linux.personality.flags", "none are defined"));
+    }
+    let given = [
+        ("linux.uidMappings", !linux.uid_mappings.is_empty()),
+        ("linux.gidMappings", !linux.gid_mappings.is_empty()),
+        ("linux.netDevices", !linux.net_devices.is_empty()),
+        ("linux.mountLabel", linux.mount_label.as_deref().is_some_and(|label| !label.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt.is_some()),
+        ("linux.timeOffsets", !linux.time_offsets.is_empty()),
+        ("linux.memoryPolicy", linux.memory_policy.is_some()),
+    ];
+    refuse(&given)
+}
+
+fn refuse(given: &[(&str, bool)]) -> Result<(), Error> {
+    match given.iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::unsupported(*field, "creel does not apply this yet; leave it out")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is no absolute path.
+pub(crate) fn absolute(field: &str, path: &str) -> Result<(), Error> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid(field, format!("{path:?} must be an absolute path")));
+    }
+    if path.contains('\0') {
+        return Err(Error::invalid(field, "a path holds a NUL"));
+    }
+    Ok(())
+}
