@@ -1,1 +1,38 @@
 //! Control groups v1, hybrid and v2: limits, membership, statistics, freezing and killing.
+//!
+//! Layer 1, synchronous, no unsafe code. It must not know what an image, a network or a container record is: it is
+//! given a path like `/creel/<id>` and the `resources` of a runtime specification.
+//!
+//! Where a controller lives decides how it is spoken to, not the name of the layout: for each controller that is
+//! mounted as a v1 hierarchy the v1 files are used, for each that the unified hierarchy owns the v2 files. The group is
+//! made in *every* hierarchy, so that in the hybrid layout the unified one tracks the processes, freezes and kills.
+//!
+//! Begin reading at [`Hierarchies`] (where things are mounted), then [`Plan`] (what is to be done, a pure value), then
+//! [`Cgroup`] (doing it). Facts come from the kernel's `cgroup-v1/*.rst` and `cgroup-v2.rst`.
+
+mod apply;
+mod controls;
+mod convert;
+mod devices;
+mod entry;
+mod error;
+mod files;
+mod group;
+mod hierarchy;
+mod oom;
+mod plan;
+mod program;
+mod stats;
+mod v1;
+mod v2;
+
+pub use convert::{blkio_weight_to_io_weight, shares_to_weight};
+pub use entry::Entry;
+pub use error::{Error, Result};
+pub use group::Cgroup;
+pub use hierarchy::{Hierarchies, Layout, Unified, V1};
+pub use oom::OomWatch;
+pub use plan::{Missing, Plan, Step, Write};
+pub use stats::{
+    CpuStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure, PressureLine, Pressures, Stats,
+};

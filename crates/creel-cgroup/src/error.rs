@@ -1,0 +1,164 @@
+//! What can go wrong with control groups, and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use creel_types::{Classify, ErrorKind};
+
+/// Result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure with control groups.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No control group hierarchy is mounted.
+    #[error(
+        "no control group hierarchy is mounted (nothing of type cgroup or cgroup2 in /proc/self/mountinfo); \
+         mount one: mount -t cgroup2 none /sys/fs/cgroup"
+    )]
+    NoHierarchy,
+    /// A file of the kernel's does not have the form that its documentation promises.
+    #[error("cannot understand {what}: {text:?}")]
+    Parse {
+        /// The file, and where in it.
+        what: String,
+        /// The text in question, shortened.
+        text: String,
+    },
+    /// The path of a group is not acceptable.
+    #[error("control group path {path:?} {reason}; it must be absolute and without . or .. components")]
+    Path {
+        /// The path as given.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A limit needs a controller that no hierarchy offers.
+    #[error("cannot set {what}: the {controller} controller is not available here (see /proc/cgroups)")]
+    NoController {
+        /// The limit.
+        what: String,
+        /// The controller's name.
+        controller: &'static str,
+    },
+    /// The kernel lacks the file behind a limit or a function.
+    #[error("this kernel does not offer {what} ({file} does not exist)")]
+    Unsupported {
+        /// The limit or function.
+        what: String,
+        /// The file.
+        file: String,
+    },
+    /// Limits that contradict each other or are out of range.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is a group with processes in it already.
+    #[error("control group {} exists and has processes in it (one is {pid}); end them or choose another name", .dir.display())]
+    Occupied {
+        /// The group's directory.
+        dir: PathBuf,
+        /// One of the processes.
+        pid: i32,
+    },
+    /// There is no such group.
+    #[error("control group {path} does not exist")]
+    NotFound {
+        /// Its path in the hierarchies.
+        path: String,
+    },
+    /// A step of a plan failed.
+    #[error("control group step failed: {step}: {cause}{hint}")]
+    Step {
+        /// The step, as [`crate::Step`] prints itself.
+        step: String,
+        /// The kernel's answer.
+        cause: io::Error,
+        /// What to do, or nothing.
+        hint: &'static str,
+    },
+    /// Reading or writing a file failed.
+    #[error("cannot {action} {}: {cause}", .path.display())]
+    File {
+        /// Read, write, open, remove, …
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
+    /// The kernel refused the eBPF device program.
+    #[error("cannot {action} the device program of {}: {cause}{log}", .dir.display())]
+    Program {
+        /// Load, attach, find.
+        action: &'static str,
+        /// The group's directory.
+        dir: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
+        /// What its verifier said, after a line break; or nothing.
+        log: String,
+    },
+    /// The group did not reach a state in time.
+    #[error("control group {} did not become {state} within {} ms", .dir.display(), .waited.as_millis())]
+    Timeout {
+        /// The group's directory.
+        dir: PathBuf,
+        /// Frozen, thawed, empty.
+        state: &'static str,
+        /// How long was waited.
+        waited: std::time::Duration,
+    },
+    /// Several directories could not be removed.
+    #[error("cannot remove control group {path}: {}", .failures.join("; "))]
+    Remove {
+        /// Its path in the hierarchies.
+        path: String,
+        /// Each failure with its directory.
+        failures: Vec<String>,
+    },
+}
+
+impl Error {
+    pub(crate) fn file(action: &'static str, path: &Path, cause: io::Error) -> Error {
+        Error::File { action, path: path.to_path_buf(), cause }
+    }
+
+    pub(crate) fn parse(what: impl Into<String>, text: &str) -> Error {
+        Error::Parse { what: what.into(), text: text.chars().take(80).collect() }
+    }
+
+    /// The kernel's error number behind this failure, if there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Error::Step { cause, .. } | Error::File { cause, .. } | Error::Program { cause, .. } => {
+                cause.raw_os_error()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Classify for Error {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Error::NoHierarchy | Error::NoController { .. } | Error::Unsupported { .. } => {
+                ErrorKind::Unsupported
+            }
+            Error::Path { .. } | Error::Invalid(_) => ErrorKind::InvalidArgument,
+            Error::Occupied { .. } => ErrorKind::Conflict,
+            Error::NotFound { .. } => ErrorKind::NotFound,
+            Error::Step { cause, .. } => match cause.kind() {
+                // The kernel says "no" to a value, not to us.
+                io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => ErrorKind::InvalidArgument,
+                _ => ErrorKind::Internal,
+            },
+            Error::File { cause, .. } if cause.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Error::Parse { .. }
+            | Error::File { .. }
+            | Error::Program { .. }
+            | Error::Timeout { .. }
+            | Error::Remove { .. } => ErrorKind::Internal,
+        }
+    }
+}

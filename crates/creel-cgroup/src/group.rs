@@ -1,0 +1,310 @@
+//! One container's group in all hierarchies.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use creel_types::spec::{Memory, Resources};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::{self, Kernel, Real};
+use crate::controls::{self, Freezer};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hierarchy::Hierarchies;
+use crate::oom::{MemoryDir, OomWatch};
+use crate::plan::{self, Plan};
+use crate::stats::{self, Stats};
+
+/// How long a group that has just been emptied may stay busy.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One container's group: the same path in every hierarchy.
+///
+/// A plain value (paths, no descriptors): it can be stored, handed to another process and used there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    hierarchies: Hierarchies,
+    path: String,
+}
+
+impl Cgroup {
+    /// What [`Cgroup::create`] would do: pure, for tests and for `creel explain`.
+    ///
+    /// # Errors
+    /// [`Error::Path`], [`Error::Invalid`] for limits that contradict each other, [`Error::NoController`].
+    pub fn plan(h: &Hierarchies, path: &str, r: &Resources) -> Result<Plan> {
+        Plan::create(h, path, r)
+    }
+
+    /// Makes the group in every hierarchy and sets its limits. `path` is absolute and starts at the root of the
+    /// hierarchies, not at the caller's own group. An empty leftover of the same name is made anew.
+    ///
+    /// # Errors
+    /// As [`Cgroup::plan`]; [`Error::Occupied`] when something lives in such a group; [`Error::Step`] or
+    /// [`Error::Unsupported`] for the step that failed: what had been made is then removed again.
+    pub fn create(h: &Hierarchies, path: &str, r: &Resources) -> Result<Cgroup> {
+        let plan = Plan::create(h, path, r)?;
+        check_usage(h, path, r)?;
+        apply::create(&Real, &plan)?;
+        Ok(Cgroup { hierarchies: h.clone(), path: path.to_owned() })
+    }
+
+    /// An existing group.
+    ///
+    /// # Errors
+    /// [`Error::Path`]; [`Error::NotFound`] when no hierarchy has it.
+    pub fn open(h: &Hierarchies, path: &str) -> Result<Cgroup> {
+        plan::components(path)?;
+        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned() };
+        if group.dirs().any(|dir| dir.is_dir()) { Ok(group) } else { Err(group.not_found()) }
+    }
+
+    /// Its path in the hierarchies, like `/creel/<id>`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The hierarchies in which it is.
+    pub fn hierarchies(&self) -> &Hierarchies {
+        &self.hierarchies
+    }
+
+    /// Its directory in each hierarchy, the unified one last.
+    pub fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        self.hierarchies.mount_points().map(|mount| plan::directory(mount, &self.path))
+    }
+
+    fn not_found(&self) -> Error {
+        Error::NotFound { path: self.path.clone() }
+    }
+
+    fn unified(&self) -> Option<PathBuf> {
+        self.hierarchies.unified().map(|unified| plan::directory(&unified.mount_point, &self.path))
+    }
+
+    fn v1(&self, controller: &str) -> Option<PathBuf> {
+        self.hierarchies.v1_with(controller).map(|mount| plan::directory(mount, &self.path))
+    }
+
+    fn memory(&self) -> Option<MemoryDir> {
+        memory_dir(&self.hierarchies, &self.path)
+    }
+
+    /// The hierarchy that is asked who is in the group: the unified one, else any.
+    fn members(&self) -> Result<PathBuf> {
+        let v1 = ["pids", "memory", "cpu"].into_iter().find_map(|controller| self.v1(controller));
+        self.unified().or(v1).or_else(|| self.dirs().next()).ok_or(Error::NoHierarchy)
+    }
+
+    /// Opens the doors by which a new process joins (see [`Entry`]).
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the group is gone, [`Error::File`].
+    pub fn entry(&self) -> Result<Entry> {
+        let open = |path: PathBuf, write: bool| {
+            File::options().read(!write).write(write).open(&path).map_err(|cause| match files::gone(&cause) {
+                true => self.not_found(),
+                false => Error::file("open", &path, cause),
+            })
+        };
+        let unified = self.unified().map(|dir| open(dir, false)).transpose()?.map(OwnedFd::from);
+        let tasks = self.hierarchies.v1().iter();
+        let tasks = tasks.map(|v1| open(plan::directory(&v1.mount_point, &self.path).join("tasks"), true));
+        Ok(Entry { unified, tasks: tasks.collect::<Result<_>>()? })
+    }
+
+    /// Changes limits; what `r` does not mention stays. If one is refused, those changed before it are put back as far
+    /// as the kernel shows former values (not device lists).
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; [`Error::NotFound`] when the group is gone.
+    pub fn update(&self, r: &Resources) -> Result<()> {
+        let plan = Plan::update(&self.hierarchies, &self.path, r)?;
+        if !self.dirs().all(|dir| dir.is_dir()) {
+            return Err(self.not_found());
+        }
+        check_usage(&self.hierarchies, &self.path, r)?;
+        apply::update(&Real, &plan)
+    }
+
+    fn freezer(&self) -> Result<Freezer> {
+        if let Some(dir) = self.unified()
+            && dir.join("cgroup.freeze").exists()
+        {
+            return Ok(Freezer::Unified(dir));
+        }
+        match self.v1("freezer") {
+            Some(dir) if dir.is_dir() => Ok(Freezer::V1(dir)),
+            _ if !self.dirs().any(|dir| dir.is_dir()) => Err(self.not_found()),
+            _ => Err(Error::NoController { what: "freezing".into(), controller: "freezer" }),
+        }
+    }
+
+    /// Stops all processes of the group, and waits until they have stopped.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Timeout`] when a process did not stop within ten seconds (the group is thawed
+    /// then), [`Error::NoController`] when there is no freezer.
+    pub fn freeze(&self) -> Result<()> {
+        self.freezer()?.set(true)
+    }
+
+    /// Lets the processes go on.
+    ///
+    /// # Errors
+    /// As [`Cgroup::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.freezer()?.set(false)
+    }
+
+    /// Whether the processes are stopped by [`Cgroup::freeze`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::File`].
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.freezer()?.state()
+    }
+
+    /// Kills every process in the group and below it, frozen or not. Does not wait until all have ended.
+    ///
+    /// # Errors
+    /// [`Error::File`]; a group that is gone is no error.
+    pub fn kill_all(&self) -> Result<()> {
+        if let Some(dir) = self.unified() {
+            let file = dir.join("cgroup.kill");
+            match Real.write(&file, "1") {
+                Ok(()) => {
+                    // One that is frozen by a v1 freezer of its own making would not die.
+                    if let Some(dir) = self.v1("freezer")
+                        && let freezer = Freezer::V1(dir)
+                        && freezer.state()?
+                    {
+                        freezer.set(false)?;
+                    }
+                    return Ok(());
+                }
+                Err(cause) if files::gone(&cause) => {}
+                Err(cause) => return Err(Error::file("write", &file, cause)),
+            }
+        }
+        let dir = self.members()?;
+        if !dir.is_dir() {
+            return Ok(());
+        }
+        controls::kill_each(&dir, self.freezer().ok().as_ref())
+    }
+
+    /// The processes of the group and of all groups below it, sorted, as the caller's pid namespace numbers them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::File`].
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        controls::pids(&Real, &self.members()?).map_err(|error| match error {
+            Error::File { cause, .. } if files::gone(&cause) => self.not_found(),
+            other => other,
+        })
+    }
+
+    /// What the group uses and has used.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::File`], [`Error::Parse`].
+    pub fn stats(&self) -> Result<Stats> {
+        if !self.members()?.is_dir() {
+            return Err(self.not_found());
+        }
+        let unified = self.unified();
+        stats::read(&|controller| self.v1(controller), unified.as_deref(), &|controller| {
+            self.hierarchies.unified_with(controller).is_some()
+        })
+    }
+
+    /// Begins to watch for the OOM killer.
+    ///
+    /// # Errors
+    /// [`Error::NoController`] without a memory controller, [`Error::File`].
+    pub fn oom_watch(&self) -> Result<OomWatch> {
+        let memory = self
+            .memory()
+            .ok_or_else(|| Error::NoController { what: "the OOM watch".into(), controller: "memory" })?;
+        OomWatch::new(memory)
+    }
+
+    /// How many processes the OOM killer has ended in the group and below it; 0 without a memory controller.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::File`].
+    pub fn oom_kills(&self) -> Result<u64> {
+        match self.memory().map(|memory| memory.oom_kills()) {
+            None => Ok(0),
+            Some(Err(Error::File { cause, .. })) if files::gone(&cause) => Err(self.not_found()),
+            Some(result) => result,
+        }
+    }
+
+    /// Removes the group and what is below it from every hierarchy. A group that is gone already is no error; a group
+    /// whose last processes are just ending is tried again for a second.
+    ///
+    /// # Errors
+    /// [`Error::Remove`] with every directory that could not be removed; the others are removed all the same.
+    pub fn remove(&self) -> Result<()> {
+        let mut failures = Vec::new();
+        for dir in self.dirs() {
+            let tree = match apply::tree(&Real, &dir) {
+                Ok(tree) => tree,
+                Err(cause) if files::gone(&cause) => continue,
+                Err(cause) => {
+                    failures.push(format!("{}: {cause}", dir.display()));
+                    continue;
+                }
+            };
+            for group in tree.iter().rev() {
+                if let Err(cause) = apply::remove_dir(&Real, group, REMOVE_PATIENCE) {
+                    failures.push(format!("{}: {cause}", group.display()));
+                }
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Error::Remove { path: self.path.clone(), failures }) }
+    }
+
+    /// Removes the groups above this one as far as they are empty; to be called when no other group is being made
+    /// below them. Failures do not matter: what is not empty stays.
+    pub fn remove_empty_parents(&self) {
+        for mount in self.hierarchies.mount_points() {
+            let dir = plan::directory(mount, &self.path);
+            for parent in
+                dir.ancestors().skip(1).take_while(|parent| *parent != mount && parent.starts_with(mount))
+            {
+                if fs::remove_dir(parent).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn memory_dir(h: &Hierarchies, path: &str) -> Option<MemoryDir> {
+    let v1 = h.v1_with("memory").map(|mount| MemoryDir::V1(plan::directory(mount, path)));
+    v1.or_else(|| h.unified_with("memory").map(|mount| MemoryDir::V2(plan::directory(mount, path))))
+}
+
+/// `checkBeforeUpdate`: refuses a limit below what is in use (in v2 the kernel would set it and kill).
+fn check_usage(h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
+    let Some(Memory { limit: Some(limit), check_before_update: Some(true), .. }) = &r.memory else {
+        return Ok(());
+    };
+    let file = match memory_dir(h, path) {
+        Some(MemoryDir::V1(dir)) => dir.join("memory.usage_in_bytes"),
+        Some(MemoryDir::V2(dir)) => dir.join("memory.current"),
+        None => return Ok(()),
+    };
+    match (files::read_number(Path::new(&file))?, u64::try_from(*limit)) {
+        (Some(usage), Ok(limit)) if limit != 0 && usage > limit => Err(Error::Invalid(format!(
+            "the memory limit {limit} is below the {usage} bytes in use; free some first or set a higher one"
+        ))),
+        _ => Ok(()),
+    }
+}
