@@ -279,7 +279,8 @@ mod tests {
             │ creel run --rm --read-only --cap-drop ALL --user 1000 hello  power           │
             │ creel run --rm --timings hello                               where time goes │
             ╰──────────────────────────────────────────────────────────────────────────────╯
-        "#]].assert_eq(&render(&facts(), false));
+        "#]]
+        .assert_eq(&render(&facts(), false));
     }
 
     #[test]
