@@ -34,8 +34,9 @@ type Job = Box<dyn FnOnce(&Connection, &mut View) -> (bool, Finish) + Send>;
 
 /// Most writes that share one transaction.
 const BATCH: usize = 256;
-/// After this many commits the write-ahead log is copied into the database even under load.
-const CHECKPOINT_COMMITS: u32 = 2000;
+/// After this many commits the write-ahead log is copied into the database even under load. The log is then
+/// written again from its start, and a sync that does not make a file longer is the cheapest.
+const CHECKPOINT_COMMITS: u32 = 250;
 /// A pause this long is used to copy the write-ahead log into the database.
 const IDLE: Duration = Duration::from_millis(400);
 

@@ -81,10 +81,9 @@ impl Store {
     /// Layers under a container's snapshot stay. Whether it may be deleted is the caller's question.
     pub fn delete_image(&self, id: &Digest) -> Result<Deleted> {
         let image = self.view().image(id).ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
-        let mut candidates = Marked { blobs: HashSet::new(), layers: HashSet::new() };
         let mut alone = View::default();
         alone.insert_image((*image).clone());
-        std::mem::swap(&mut candidates, &mut Marked::of(&alone));
+        let candidates = Marked::of(&alone);
         let target = *id;
         let references = image.references.iter().chain(&image.repo_digests).cloned().collect();
         let freed = self.sweep(

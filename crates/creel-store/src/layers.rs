@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use creel_layer::{HashingReader, UnpackOptions};
+use creel_layer::UnpackOptions;
 use creel_types::image::Descriptor;
 use creel_types::{Classify, Digest, ErrorKind};
 use ring::digest::{Context, SHA256};
@@ -17,6 +17,7 @@ use crate::db::sql;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Temp};
+use crate::hashing::Hashed;
 use crate::store::Store;
 use crate::view::View;
 
@@ -56,8 +57,11 @@ pub struct LayerRecord {
     pub id: LayerId,
     /// The digest of its uncompressed tar.
     pub diff_id: Digest,
-    /// Whether it took entries from the layers below it, and so fits above those alone.
+    /// Whether it took (or looked for) entries in the layers below it, and so fits above those alone.
     pub composed: bool,
+    /// Whether its tar has an entry for the root, so that the directory's mode and owner are the image's.
+    #[serde(default)]
+    pub root_entry: bool,
     /// Bytes of its files' contents.
     pub bytes: u64,
     /// Entries of its tar.
@@ -251,16 +255,18 @@ impl Store {
         files::make_dir(directory.path(), 0o710)?;
         files::make_dir(&fs, 0o755)?;
         let compressed = BufReader::with_capacity(READ, source);
-        let mut tar = HashingReader::new(creel_layer::decompress(compressed).map_err(error)?);
+        let tar = creel_layer::decompress(compressed).map_err(error)?;
         let unpack = UnpackOptions {
             max_bytes: options.max_bytes,
             parents: parents.iter().rev().map(|parent| self.paths.layer_fs(parent)).collect(),
-            ..UnpackOptions::default()
         };
-        let unpacked = creel_layer::unpack(&mut tar, &fs, &unpack).map_err(error)?;
-        // the padding after the archive's end belongs to the diffID
-        io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
-        let (actual, _) = tar.finish();
+        let (unpacked, actual) = std::thread::scope(|scope| {
+            let mut tar = Hashed::new(tar, scope);
+            let unpacked = creel_layer::unpack(&mut tar, &fs, &unpack).map_err(error)?;
+            // the padding after the archive's end belongs to the diffID
+            io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
+            Ok((unpacked, tar.finish().ok_or(Error::Closed)?))
+        })?;
         if actual != diff_id {
             return Err(Error::DigestMismatch {
                 what: "layer (uncompressed, its diffID)".to_owned(),
@@ -268,11 +274,12 @@ impl Store {
                 actual,
             });
         }
-        let composed = unpacked.composed && !parents.is_empty();
         Ok(LayerRecord {
-            id: LayerId(if composed { chain_id } else { diff_id }),
+            // at the bottom the two are one; then `composed` still keeps it from being used above others
+            id: LayerId(if unpacked.composed { chain_id } else { diff_id }),
             diff_id,
-            composed,
+            composed: unpacked.composed,
+            root_entry: unpacked.root_entry,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
         })

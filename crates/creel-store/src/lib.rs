@@ -16,6 +16,7 @@ mod db;
 mod error;
 mod files;
 mod gc;
+mod hashing;
 mod images;
 mod layers;
 mod lease;

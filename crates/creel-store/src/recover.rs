@@ -106,19 +106,31 @@ fn table(
         let key: Vec<_> = values[..keys.len()].iter().map(show).collect();
         let key = key.join("/");
         report.quarantined.push(format!("{name} {key}: {why}"));
-        let data = values.last().map(show).unwrap_or_default();
-        let other = values.get(keys.len()).filter(|_| values.len() > keys.len() + 1).map(show);
-        db::quarantine(connection, name, &key, other.as_deref(), data.as_bytes(), &why)?;
-        let places: Vec<_> = keys.iter().map(|key| format!("{key} IS ?")).collect();
-        sql(connection, "delete a quarantined row", |c| {
-            // a blob in a key column compares equal to itself only when it is given as one
-            c.execute(
-                &format!("DELETE FROM {name} WHERE {}", places.join(" AND ")),
-                params_from_iter(&values[..keys.len()]),
-            )
-        })?;
+        match put_aside(connection, name, keys, &key, &values, &why) {
+            Err(why) if why.is_no_space() => report.quarantined.push(why.to_string()),
+            other => other?,
+        }
     }
     Ok(())
+}
+
+fn put_aside(
+    connection: &Connection,
+    name: &'static str,
+    keys: &[&str],
+    key: &str,
+    values: &[Value],
+    why: &str,
+) -> Result<()> {
+    let data = values.last().map(show).unwrap_or_default();
+    let other = values.get(keys.len()).filter(|_| values.len() > keys.len() + 1).map(show);
+    db::quarantine(connection, name, key, other.as_deref(), data.as_bytes(), why)?;
+    let places: Vec<_> = keys.iter().map(|key| format!("{key} IS ?")).collect();
+    sql(connection, "delete a quarantined row", |c| {
+        let statement = format!("DELETE FROM {name} WHERE {}", places.join(" AND "));
+        c.execute(&statement, params_from_iter(&values[..keys.len()]))
+    })
+    .map(|_| ())
 }
 
 fn show(value: &Value) -> String {
@@ -137,8 +149,19 @@ pub(crate) fn load(connection: &Connection, paths: &Paths, report: &mut OpenRepo
     sql(connection, "begin to read", |c| c.execute_batch("BEGIN IMMEDIATE"))?;
     let read = load_tables(connection, paths, report, &mut view);
     let end = if read.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    let ended = sql(connection, "end reading", |c| c.execute_batch(end));
-    read.and(ended).map(|()| view)
+    // a full disk ends the transaction by itself
+    let ended = match connection.is_autocommit() {
+        true => Ok(()),
+        false => sql(connection, "end reading", |c| c.execute_batch(end)),
+    };
+    match read.and(ended) {
+        // what could not be put aside now is put aside the next time; it is not in the view in any case
+        Err(why) if why.is_no_space() => {
+            report.quarantined.push(why.to_string());
+            Ok(view)
+        }
+        other => other.map(|()| view),
+    }
 }
 
 fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mut View) -> Result<()> {
@@ -197,8 +220,7 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
         }
         let snapshot = Snapshot { id, image, layers };
         // after a power cut the row can be younger than the directories
-        snapshots::make_directories(paths, &snapshot.overlay(paths), &snapshot.id)
-            .map_err(|why| why.to_string())?;
+        snapshots::make_directories(paths, view, &snapshot).map_err(|why| why.to_string())?;
         view.insert_snapshot(snapshot);
         Ok(())
     })?;

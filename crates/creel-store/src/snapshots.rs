@@ -83,17 +83,22 @@ fn delete(connection: &Connection, view: &mut View, id: &ContainerId) -> Result<
     Ok(true)
 }
 
-/// Makes a container's directories. The upper directory gets the mode and owner of the topmost layer's root,
-/// because overlay shows those of the upper one.
-pub(crate) fn make_directories(paths: &Paths, overlay: &Overlay, id: &ContainerId) -> Result<()> {
-    let directory = paths.container(id);
+/// Makes a container's directories. Overlay shows the upper directory's mode and owner as those of the root, so
+/// a new one gets them from the topmost layer that says something about the root.
+pub(crate) fn make_directories(paths: &Paths, view: &View, snapshot: &Snapshot) -> Result<()> {
+    let directory = paths.container(&snapshot.id);
+    let upper = directory.join("upper");
     files::make_dir(&directory, 0o710)?;
-    files::make_dir(&overlay.upper, 0o755)?;
-    files::make_dir(&overlay.work, 0o700)?;
-    if let Some(top) = overlay.lower.first() {
-        copy_owner_and_mode(top, &overlay.upper)?;
+    files::make_dir(&directory.join("work"), 0o700)?;
+    if upper.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    files::make_dir(&upper, 0o755)?;
+    let says = |layer: &&LayerId| view.layer(layer).is_some_and(|record| record.root_entry);
+    match snapshot.layers.iter().rev().find(says) {
+        Some(layer) => copy_owner_and_mode(&paths.layer_fs(layer), &upper),
+        None => Ok(()),
+    }
 }
 
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
@@ -148,7 +153,7 @@ impl Store {
             return Err(Error::SnapshotExists(id.clone()));
         }
         let overlay = snapshot.overlay(&self.paths);
-        let made = make_directories(&self.paths, &overlay, id).and_then(|()| {
+        let made = make_directories(&self.paths, &self.view(), &snapshot).and_then(|()| {
             failpoint("snapshot-before-row");
             self.db.write(move |connection, view| {
                 insert(connection, view, snapshot)?;

@@ -25,16 +25,16 @@ fn child() {
         let text = number.to_string();
         let name = reference(&format!("image:{number}"));
         let own = tar(&[("own", text.as_bytes()), ("more", &noise(number, 50_000))]);
-        let image = pull(&store, &[base.clone(), own], &[name.clone()]).unwrap();
+        let image = pull(&store, &[base.clone(), own], std::slice::from_ref(&name)).unwrap();
         writeln!(done, "+image:{number}").unwrap();
         let id = container(number);
         store.create_container(&id, &image, "container", Some(&text), text.as_bytes()).unwrap();
         writeln!(done, "+container {number}").unwrap();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             writeln!(done, "-container {number}").unwrap();
             store.delete_container(&id, "container").unwrap();
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             writeln!(done, "-image:{number}").unwrap();
             store.untag(&name).unwrap();
             store.delete_image(&image.id).unwrap();

@@ -47,7 +47,7 @@ pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("creel-store-").tempdir_in("/var/tmp").unwrap()
 }
 
-/// A ustar archive of regular files.
+/// A ustar archive of regular files, and of directories of mode 0711 for names that end in a slash.
 pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, content) in files {
@@ -60,6 +60,10 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         header[136..148].copy_from_slice(b"00000000000\0");
         header[148..156].copy_from_slice(b"        ");
         header[156] = b'0';
+        if name.ends_with('/') {
+            header[100..108].copy_from_slice(b"0000711\0");
+            header[156] = b'5';
+        }
         header[257..263].copy_from_slice(b"ustar\0");
         header[263..265].copy_from_slice(b"00");
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();

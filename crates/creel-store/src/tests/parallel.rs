@@ -151,7 +151,10 @@ fn cost_of_a_containers_record() {
     let store = Store::open(dir.path()).unwrap();
     let image = pull(&store, &[tar(&[("a", b"one")])], &[]).unwrap();
     let json = format!("{{\"pad\":\"{}\"}}", "x".repeat(4000));
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    let mut times = [const { Vec::new() }; 4];
+    let mut plain = std::fs::File::create(dir.path().join("plain")).unwrap();
+    plain.write_all(&[0; 1 << 20]).unwrap();
+    plain.sync_all().unwrap();
     for number in 0..300 {
         let id = container(number);
         let mut clock = std::time::Instant::now();
@@ -165,9 +168,28 @@ fn cost_of_a_containers_record() {
         lap(1);
         store.delete_container(&id, "container").unwrap();
         lap(2);
+        std::os::unix::fs::FileExt::write_all_at(&plain, &[number as u8; 8192], number % 100 * 8192).unwrap();
+        plain.sync_data().unwrap();
+        lap(3);
     }
-    for (what, mut times) in ["create", "put", "delete"].into_iter().zip(times) {
+    for (what, mut times) in ["create", "put", "delete", "a plain write and sync"].into_iter().zip(times) {
         times.sort();
         println!("{what}: median {} µs, p95 {} µs", times[times.len() / 2], times[times.len() * 95 / 100]);
     }
+}
+
+/// `cargo test -p creel-store -- --ignored --nocapture unpacking`: bytes a second of one plain layer.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn speed_of_unpacking() {
+    let dir = scratch();
+    let store = Store::open(dir.path()).unwrap();
+    let plain = tar(&[("file", &noise(5, 200_000_000))]);
+    let diff_id = sha256(&plain);
+    let clock = std::time::Instant::now();
+    sha256(&plain);
+    println!("hashing alone: {:?}", clock.elapsed());
+    let clock = std::time::Instant::now();
+    store.apply_layer(&plain[..], &diff_id, &[], &ApplyOptions::default()).unwrap();
+    println!("unpacking with hash and sync: {:?}", clock.elapsed());
 }

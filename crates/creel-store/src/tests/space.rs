@@ -74,8 +74,12 @@ fn child() {
         })
         .count();
     assert!((10..1000).contains(&written), "{written} records");
-    let error = store.create_container(&container(1), &before, "container", None, b"{}").unwrap_err();
+    // larger than what is left in the write-ahead log's last page
+    let large = json.repeat(40).replace("\"\"", "");
+    let error =
+        store.create_container(&container(1), &before, "container", None, large.as_bytes()).unwrap_err();
     assert!(error.is_no_space(), "{error}");
+    assert!(!store.container_dir(&container(1)).exists());
     drop(store);
     // opening a store on a full disk must not fail
     let store = Store::open(&mount.join("store")).unwrap();

@@ -10,7 +10,8 @@ fn a_pulled_image_is_there_after_opening_anew() {
     let dir = scratch();
     let store = Store::open(dir.path()).unwrap();
     let tag = reference("busybox:1.36");
-    let image = pull(&store, &[tar(&[("a", b"one")]), tar(&[("b", b"two")])], &[tag.clone()]).unwrap();
+    let image =
+        pull(&store, &[tar(&[("a", b"one")]), tar(&[("b", b"two")])], std::slice::from_ref(&tag)).unwrap();
     let digest = tag.at_digest(image.manifest.as_ref().unwrap().digest);
     store.tag(&digest, &image.id).unwrap();
     assert_whole(&store);
@@ -208,15 +209,49 @@ fn an_image_without_layers_has_a_lower_directory_all_the_same() {
     assert_eq!(names(&overlay.lower[0]), Vec::<String>::new());
 }
 
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
 #[test]
-fn the_upper_directory_looks_like_the_topmost_root() {
+fn the_upper_directory_looks_like_the_topmost_root_that_a_layer_describes() {
     let dir = scratch();
     let store = Store::open(dir.path()).unwrap();
-    let image = pull(&store, &[tar(&[("a", b"one")])], &[]).unwrap();
-    let root = store.layer_dir(&image.layers[0].layer);
-    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o1711)).unwrap();
+    let layers = [tar(&[("./", b""), ("a", b"one")]), tar(&[("b", b"two")])];
+    let image = pull(&store, &layers, &[]).unwrap();
     let overlay = store.prepare_snapshot(&container(1), &image).unwrap();
-    assert_eq!(std::fs::metadata(overlay.upper).unwrap().permissions().mode() & 0o7777, 0o1711);
+    assert_eq!(mode(&overlay.upper), 0o711);
+    std::fs::set_permissions(&overlay.upper, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    drop(store);
+    // what the container has made of it stays, and what a power cut took is made again
+    std::fs::remove_dir(&overlay.work).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(mode(&overlay.upper), 0o1777);
+    assert_whole(&store);
+}
+
+#[test]
+fn a_layer_that_leans_on_those_below_is_kept_for_them_alone() {
+    let dir = scratch();
+    let store = Store::open(dir.path()).unwrap();
+    let leaning = tar(&[("d/new", b"new")]);
+    let described = tar(&[("d/", b""), ("d/old", b"old")]);
+    let one = pull(&store, &[described.clone(), leaning.clone()], &[]).unwrap();
+    let two = pull(&store, &[tar(&[("x", b"x")]), leaning.clone()], &[]).unwrap();
+    let bottom = pull(&store, std::slice::from_ref(&leaning), &[]).unwrap();
+    let (first, second) = (one.layers[1].layer, two.layers[1].layer);
+    let chains = chain_ids(&one.config.rootfs.diff_ids);
+    assert_eq!(first.digest(), chains[1]);
+    assert_ne!(first, second);
+    assert_eq!(mode(&store.layer_dir(&first).join("d")), 0o711);
+    assert_eq!(mode(&store.layer_dir(&second).join("d")), 0o755);
+    assert_eq!(bottom.layers[0].layer.digest(), bottom.layers[0].diff_id);
+    // now that the same diffID is unpacked as a bottom, it is still not taken for the others
+    let diff_ids = &one.config.rootfs.diff_ids;
+    assert_eq!(store.find_layer(&diff_ids[1], &diff_ids[..1]), Some(first));
+    assert_eq!(store.find_layer(&diff_ids[1], &[no_digest()]), None);
+    assert_eq!(store.find_layer(&diff_ids[0], &[no_digest()]), Some(one.layers[0].layer));
+    assert_whole(&store);
 }
 
 #[test]
@@ -267,7 +302,7 @@ fn unreadable_and_deep_trees_are_deleted_and_links_not_followed() {
     let odd = overlay.upper.join("odd");
     std::fs::create_dir(&odd).unwrap();
     std::fs::write(odd.join("file"), b"x").unwrap();
-    std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0o0)).unwrap();
     // deeper than descriptors and PATH_MAX allow to go down by path
     let mut at = rustix::fs::open(
         &overlay.upper,
