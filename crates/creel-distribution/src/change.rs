@@ -112,7 +112,9 @@ fn apply_one(config: &mut ExecConfig, name: &str, rest: &str, cmd_set: &mut bool
         }
         "VOLUME" => {
             let paths = match json_strings(rest) {
-                Some(list) => list.iter().map(|word| expanded("VOLUME", word, &env)).collect::<Result<_>>()?,
+                Some(list) => {
+                    list.iter().map(|word| expanded("VOLUME", word, &env)).collect::<Result<_>>()?
+                }
                 None => arguments("VOLUME", rest, &env)?,
             };
             let volumes = config.volumes.get_or_insert_default();
@@ -131,7 +133,10 @@ fn apply_one(config: &mut ExecConfig, name: &str, rest: &str, cmd_set: &mut bool
         "STOPSIGNAL" => {
             let signal = single("STOPSIGNAL", rest, &env)?;
             if !is_signal(&signal) {
-                return wrong("STOPSIGNAL", format!("`{signal}` is not a signal: SIGTERM, TERM or a number is"));
+                return wrong(
+                    "STOPSIGNAL",
+                    format!("`{signal}` is not a signal: SIGTERM, TERM or a number is"),
+                );
             }
             config.stop_signal = Some(signal);
         }
@@ -180,8 +185,7 @@ fn command(config: &ExecConfig, rest: &str) -> Option<Vec<String>> {
     if rest.is_empty() {
         return None;
     }
-    let mut list =
-        config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
+    let mut list = config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()]);
     list.push(rest.to_owned());
     Some(list)
 }
@@ -263,9 +267,9 @@ fn join_path(base: &str, path: &str) -> String {
 /// Whether this names a signal: `SIGTERM`, `TERM`, `RTMIN+3`, or 1 to 64.
 fn is_signal(text: &str) -> bool {
     const NAMES: &[&str] = &[
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
-        "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
-        "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
     ];
     if let Ok(number) = text.parse::<u32>() {
         return (1..=64).contains(&number);
@@ -301,7 +305,10 @@ fn healthcheck(rest: &str) -> Result<Value> {
             _ => duration_ns(value).filter(|ns| *ns == 0 || *ns >= 1_000_000),
         };
         let Some(number) = number else {
-            return wrong(NAME, format!("`{value}` is not a value for --{name}, like 30s or, for retries, 3"));
+            return wrong(
+                NAME,
+                format!("`{value}` is not a value for --{name}, like 30s or, for retries, 3"),
+            );
         };
         check.insert(key.to_owned(), json!(number));
         rest = flag[end..].trim_start();
@@ -378,31 +385,49 @@ mod tests {
     fn instructions_change_what_they_name() {
         check(
             &["CMD [\"a\", \"b c\"]", "user 1:2", "WORKDIR sub/../x", "STOPSIGNAL SIGRTMIN+3"],
-            expect![[r#"{"User":"1:2","Env":["PATH=/bin","A=1"],"Cmd":["a","b c"],"WorkingDir":"/srv/x","StopSignal":"SIGRTMIN+3"}"#]],
+            expect![[
+                r#"{"User":"1:2","Env":["PATH=/bin","A=1"],"Cmd":["a","b c"],"WorkingDir":"/srv/x","StopSignal":"SIGRTMIN+3"}"#
+            ]],
         );
         check(
             &["ENTRYPOINT exec prog \"$A\""],
-            expect![[r#"{"Env":["PATH=/bin","A=1"],"Entrypoint":["/bin/sh","-c","exec prog \"$A\""],"WorkingDir":"/srv"}"#]],
+            expect![[
+                r#"{"Env":["PATH=/bin","A=1"],"Entrypoint":["/bin/sh","-c","exec prog \"$A\""],"WorkingDir":"/srv"}"#
+            ]],
         );
         check(
             &["CMD x", "ENTRYPOINT []"],
-            expect![[r#"{"Env":["PATH=/bin","A=1"],"Entrypoint":[],"Cmd":["/bin/sh","-c","x"],"WorkingDir":"/srv"}"#]],
+            expect![[
+                r#"{"Env":["PATH=/bin","A=1"],"Entrypoint":[],"Cmd":["/bin/sh","-c","x"],"WorkingDir":"/srv"}"#
+            ]],
         );
         check(
-            &["ENV A=2 B=\"x y\" C=$A-${D:-none}\\ z PATH='$PATH'", "ENV OLD some  words \"here\"", "EXPOSE 80 53/UDP 10-11"],
-            expect![[r#"{"ExposedPorts":{"10/tcp":{},"11/tcp":{},"53/udp":{},"80/tcp":{}},"Env":["PATH=$PATH","A=2","B=x y","C=1-none z","OLD=some  words here"],"Cmd":["old"],"WorkingDir":"/srv"}"#]],
+            &[
+                "ENV A=2 B=\"x y\" C=$A-${D:-none}\\ z PATH='$PATH'",
+                "ENV OLD some  words \"here\"",
+                "EXPOSE 80 53/UDP 10-11",
+            ],
+            expect![[
+                r#"{"ExposedPorts":{"10/tcp":{},"11/tcp":{},"53/udp":{},"80/tcp":{}},"Env":["PATH=$PATH","A=2","B=x y","C=1-none z","OLD=some  words here"],"Cmd":["old"],"WorkingDir":"/srv"}"#
+            ]],
         );
         check(
             &["LABEL a=b \"c d\"=\"e=f\"", "VOLUME [\"/a b\",\"/c\"]", "VOLUME /d /$A", "ONBUILD RUN x"],
-            expect![[r#"{"Env":["PATH=/bin","A=1"],"Cmd":["old"],"Volumes":{"/1":{},"/a b":{},"/c":{},"/d":{}},"WorkingDir":"/srv","Labels":{"a":"b","c d":"e=f"},"OnBuild":["RUN x"]}"#]],
+            expect![[
+                r#"{"Env":["PATH=/bin","A=1"],"Cmd":["old"],"Volumes":{"/1":{},"/a b":{},"/c":{},"/d":{}},"WorkingDir":"/srv","Labels":{"a":"b","c d":"e=f"},"OnBuild":["RUN x"]}"#
+            ]],
         );
         check(
             &["HEALTHCHECK --interval=1m30s --retries=3 CMD curl -f x || exit 1"],
-            expect![[r#"{"Env":["PATH=/bin","A=1"],"Cmd":["old"],"WorkingDir":"/srv","Healthcheck":{"Interval":90000000000,"Retries":3,"Test":["CMD-SHELL","curl -f x || exit 1"]}}"#]],
+            expect![[
+                r#"{"Env":["PATH=/bin","A=1"],"Cmd":["old"],"WorkingDir":"/srv","Healthcheck":{"Interval":90000000000,"Retries":3,"Test":["CMD-SHELL","curl -f x || exit 1"]}}"#
+            ]],
         );
         check(
             &["# comment\nENV X=1 \\\n  Y=2\n\nUSER u\n", "HEALTHCHECK NONE"],
-            expect![[r#"{"User":"u","Env":["PATH=/bin","A=1","X=1","Y=2"],"Cmd":["old"],"WorkingDir":"/srv","Healthcheck":{"Test":["NONE"]}}"#]],
+            expect![[
+                r#"{"User":"u","Env":["PATH=/bin","A=1","X=1","Y=2"],"Cmd":["old"],"WorkingDir":"/srv","Healthcheck":{"Test":["NONE"]}}"#
+            ]],
         );
     }
 
@@ -410,10 +435,27 @@ mod tests {
     fn wrong_instructions_are_named() {
         let mut all = String::new();
         for change in [
-            "RUN x", "ENV", "ENV A", "ENV A=1 B", "ENV =x", "EXPOSE 0", "EXPOSE 70000", "EXPOSE 2-1",
-            "EXPOSE 1/icmp", "USER", "STOPSIGNAL nope", "STOPSIGNAL 65", "ONBUILD FROM x", "ONBUILD",
-            "HEALTHCHECK", "HEALTHCHECK --interval=x CMD y", "HEALTHCHECK --bad=1 CMD y", "HEALTHCHECK CMD",
-            "VOLUME [\"\"]", "LABEL x=${y", "EXPOSE",
+            "RUN x",
+            "ENV",
+            "ENV A",
+            "ENV A=1 B",
+            "ENV =x",
+            "EXPOSE 0",
+            "EXPOSE 70000",
+            "EXPOSE 2-1",
+            "EXPOSE 1/icmp",
+            "USER",
+            "STOPSIGNAL nope",
+            "STOPSIGNAL 65",
+            "ONBUILD FROM x",
+            "ONBUILD",
+            "HEALTHCHECK",
+            "HEALTHCHECK --interval=x CMD y",
+            "HEALTHCHECK --bad=1 CMD y",
+            "HEALTHCHECK CMD",
+            "VOLUME [\"\"]",
+            "LABEL x=${y",
+            "EXPOSE",
         ] {
             let error = apply(&mut ExecConfig::default(), &[change.to_owned()]).unwrap_err();
             all.push_str(&format!("{error}\n"));

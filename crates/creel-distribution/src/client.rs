@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use reqwest::{Body, Method, Response, StatusCode};
 use url::Url;
 
@@ -172,7 +174,8 @@ impl Client {
             return Err(Failed::Final(self.denied(&reason)));
         }
         if is_passing(status.as_u16()) {
-            let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
+            let after =
+                response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
             return Err(Failed::Passing(status_error(&call.describe(), response).await, after));
         }
         Ok(response)
@@ -184,10 +187,7 @@ impl Client {
         } else {
             "the repository does not exist or needs a login"
         };
-        Error::Denied {
-            what: format!("{}{}", self.base, self.repository),
-            reason: format!("{hint}{reason}"),
-        }
+        Error::Denied { what: format!("{}{}", self.base, self.repository), reason: format!("{hint}{reason}") }
     }
 
     /// Sends once and follows redirects. `Authorization` goes to the registry's own origin only.
@@ -207,17 +207,20 @@ impl Client {
             if let Some(body) = call.body {
                 request = request.body(body().map_err(Failed::Final)?);
             }
-            let response =
-                request.send().await.map_err(|error| Failed::Passing(network(&call.describe(), &error), None))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| Failed::Passing(network(&call.describe(), &error), None))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let protocol = |reason: String| {
-                Failed::Final(Error::Protocol { action: call.describe(), reason })
-            };
+            let protocol =
+                |reason: String| Failed::Final(Error::Protocol { action: call.describe(), reason });
             let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
             let location = location.ok_or_else(|| protocol("a redirect names no address".to_owned()))?;
-            url = url.join(location).map_err(|error| protocol(format!("a redirect's address is wrong: {error}")))?;
+            url = url
+                .join(location)
+                .map_err(|error| protocol(format!("a redirect's address is wrong: {error}")))?;
         }
         Err(Failed::Final(Error::Protocol {
             action: call.describe(),
@@ -230,11 +233,7 @@ impl Client {
     }
 
     /// Answers a challenge; `used` is what the refused request was sent with.
-    async fn log_in(
-        &self,
-        refused: &Response,
-        used: Option<HeaderValue>,
-    ) -> std::result::Result<(), Failed> {
+    async fn log_in(&self, refused: &Response, used: Option<HeaderValue>) -> std::result::Result<(), Failed> {
         // Only the registry itself may ask for its credentials, not whoever it redirected to.
         if !same_origin(&self.base, refused.url()) {
             return Ok(());
@@ -326,7 +325,8 @@ impl Client {
             .map_err(|error| Failed::Passing(network(&describe, &error), None))?;
         let status = response.status();
         if is_passing(status.as_u16()) {
-            let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
+            let after =
+                response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(retry_after);
             return Err(Failed::Passing(status_error(&describe, response).await, after));
         }
         if !status.is_success() {
@@ -339,7 +339,10 @@ impl Client {
         let body = small_body(response, SMALL_BODY).await;
         let token = serde_json::from_slice::<TokenResponse>(&body).ok().and_then(TokenResponse::into_token);
         token.map(|token| format!("Bearer {token}")).ok_or_else(|| {
-            Failed::Final(Error::Protocol { action: describe, reason: "the answer holds no token".to_owned() })
+            Failed::Final(Error::Protocol {
+                action: describe,
+                reason: "the answer holds no token".to_owned(),
+            })
         })
     }
 }

@@ -31,15 +31,15 @@ pub(crate) fn parse(bytes: &[u8], declared: Option<&str>, name: &str) -> Result<
     let value: Value =
         serde_json::from_slice(bytes).map_err(|error| wrong(format!("it is not JSON: {error}")))?;
     let own = value.get("mediaType").and_then(Value::as_str).filter(|own| !own.is_empty());
-    let declared = declared
-        .map(|text| text.split(';').next().unwrap_or_default().trim())
-        .filter(|text| is_known(text));
+    let declared =
+        declared.map(|text| text.split(';').next().unwrap_or_default().trim()).filter(|text| is_known(text));
     if let (Some(own), Some(declared)) = (own, declared)
         && own != declared
     {
         return Err(wrong(format!("it was sent as `{declared}` and calls itself `{own}`")));
     }
-    if is_schema1(own.or(declared).unwrap_or_default()) || value.get("schemaVersion") == Some(&Value::from(1)) {
+    if is_schema1(own.or(declared).unwrap_or_default()) || value.get("schemaVersion") == Some(&Value::from(1))
+    {
         return Err(Error::Unsupported {
             name: name.to_owned(),
             reason: "it is in Docker's image format schema 1, which has been retired since 2017 and does not \
@@ -49,7 +49,9 @@ pub(crate) fn parse(bytes: &[u8], declared: Option<&str>, name: &str) -> Result<
     }
     let (has_manifests, has_layers) = (value.get("manifests").is_some(), value.get("layers").is_some());
     if has_manifests && has_layers {
-        return Err(wrong("it has both `manifests` and `layers`, so it could be read in two ways".to_owned()));
+        return Err(wrong(
+            "it has both `manifests` and `layers`, so it could be read in two ways".to_owned(),
+        ));
     }
     let media = match own.or(declared) {
         Some(media) if media_type::is_index(media) || media_type::is_manifest(media) => media.to_owned(),
@@ -243,7 +245,8 @@ mod tests {
             Err(error) => error.to_string(),
         };
         let digest = format!("sha256:{}", "0".repeat(64));
-        let manifest = format!(r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#);
+        let manifest =
+            format!(r#"{{"schemaVersion":2,"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#);
         let all = [
             read(&manifest, None),
             read(&manifest, Some("application/vnd.docker.distribution.manifest.v2+json; charset=utf-8")),

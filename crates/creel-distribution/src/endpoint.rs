@@ -73,9 +73,7 @@ pub(crate) fn base_url(registry: &str, plain: &Plain) -> Result<Url> {
 
 /// Whether credentials for one address may be sent to the other: same scheme, host and port.
 pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme()
-        && a.host() == b.host()
-        && a.port_or_known_default() == b.port_or_known_default()
+    a.scheme() == b.scheme() && a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()
 }
 
 /// The address without what must not come into messages: user, password, query (signed URLs) and fragment.
@@ -95,7 +93,8 @@ mod tests {
     #[test]
     fn only_the_loopback_and_listed_hosts_are_spoken_to_in_plain() {
         let plain = Plain::new(&["Registry.lan".to_owned(), "10.0.0.1:5000".to_owned()]);
-        let url = |registry| base_url(registry, &plain).map(|u| u.to_string()).unwrap_or_else(|e| e.to_string());
+        let url =
+            |registry| base_url(registry, &plain).map(|u| u.to_string()).unwrap_or_else(|e| e.to_string());
         assert_eq!(url("docker.io"), "https://registry-1.docker.io/v2/");
         assert_eq!(url("localhost:5000"), "http://localhost:5000/v2/");
         assert_eq!(url("127.8.9.1"), "http://127.8.9.1/v2/");

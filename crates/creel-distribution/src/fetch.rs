@@ -182,7 +182,8 @@ impl Client {
                 403 => return Err(denied(what, response).await),
                 _ => return Err(status_error(&action, response).await),
             };
-            let coming: Option<u64> = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+            let coming: Option<u64> =
+                response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
             if let Some(coming) = coming {
                 let whole = (received - skip).saturating_add(coming);
                 if whole != blob.size {

@@ -15,13 +15,7 @@ use crate::pull::is_plain_layer;
 
 /// A descriptor without annotations and platform.
 pub(crate) fn descriptor(media: &str, digest: Digest, size: u64) -> Descriptor {
-    Descriptor {
-        media_type: media.to_owned(),
-        digest,
-        size,
-        platform: None,
-        annotations: Default::default(),
-    }
+    Descriptor { media_type: media.to_owned(), digest, size, platform: None, annotations: Default::default() }
 }
 
 /// The media type of a layer with this compression.
@@ -37,7 +31,9 @@ pub(crate) fn layer_type(compression: Compression) -> &'static str {
 pub(crate) fn detect(store: &Arc<Store>, blob: &Digest) -> Result<Compression> {
     let mut start = Vec::new();
     let file = store.open_blob(blob).map_err(Error::store(format!("reading blob {blob}")))?;
-    file.take(4).read_to_end(&mut start).map_err(|error| Error::io(format!("reading blob {blob}"), &error))?;
+    file.take(4)
+        .read_to_end(&mut start)
+        .map_err(|error| Error::io(format!("reading blob {blob}"), &error))?;
     Ok(Compression::detect(&start))
 }
 
@@ -68,7 +64,8 @@ pub(crate) fn manifest(store: &Arc<Store>, image: &ImageRecord) -> Result<(Descr
         layers,
         annotations: Default::default(),
     };
-    let bytes = serde_json::to_vec(&manifest).map_err(|error| Error::document("manifest", image.id, error))?;
+    let bytes =
+        serde_json::to_vec(&manifest).map_err(|error| Error::document("manifest", image.id, error))?;
     let digest = crate::fetch::sha256(&bytes);
     Ok((descriptor(media_type::OCI_MANIFEST, digest, bytes.len() as u64), bytes))
 }

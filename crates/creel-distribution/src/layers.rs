@@ -93,10 +93,8 @@ impl Fetching {
     /// of it works any more.
     pub(crate) async fn run(self, jobs: Vec<LayerJob>) -> Result<Vec<LayerRef>> {
         let diff_ids: Vec<Digest> = jobs.iter().map(|job| job.diff_id).collect();
-        let stack = Arc::new(Stack {
-            done: Mutex::new(vec![None; jobs.len()]),
-            height: watch::Sender::new(0),
-        });
+        let stack =
+            Arc::new(Stack { done: Mutex::new(vec![None; jobs.len()]), height: watch::Sender::new(0) });
         let needs = self.needs(&jobs, &diff_ids, &stack);
         let permits = Arc::new(Semaphore::new(self.downloads));
         // Each blocking thread holds a clone; when the last is gone, so are the threads.
@@ -199,9 +197,7 @@ impl Fetching {
 fn flatten(done: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     match done {
         Ok(result) => result,
-        Err(error) => {
-            Err(Error::Io { action: "fetching a layer".to_owned(), reason: error.to_string() })
-        }
+        Err(error) => Err(Error::Io { action: "fetching a layer".to_owned(), reason: error.to_string() }),
     }
 }
 
@@ -219,6 +215,11 @@ impl Layer {
         self.work.progress.event(ProgressEvent::of(self.job.id(), status));
     }
 
+    /// What a thread holds while it works: first the lease is given back, then the thread counts as done.
+    fn guard(&self) -> (Arc<Lease>, mpsc::Sender<()>) {
+        (self.work.lease.clone(), self.working.clone())
+    }
+
     /// Downloads and unpacks at once.
     async fn stream(&self, below: Vec<LayerId>) -> Result<()> {
         let (store, job) = (self.work.store.clone(), self.job.clone());
@@ -230,7 +231,8 @@ impl Layer {
                     keep_blob: Some(job.blob.clone()),
                     max_bytes: None,
                 };
-                let told = Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
+                let told =
+                    Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
                 store.apply_layer(told, &job.diff_id, &below, &options)
             })
             .await?;
@@ -251,7 +253,7 @@ impl Layer {
     /// Verifies that the blob unpacks to what the layer was unpacked from, and so names the same content.
     async fn check_blob(&self, unpacked: LayerId) -> Result<()> {
         let (store, job, what) = (self.work.store.clone(), self.job.clone(), self.job.what());
-        let guard = (self.working.clone(), self.work.lease.clone());
+        let guard = self.guard();
         let checking = tokio::task::spawn_blocking(move || {
             let result = check_diff_id(&store, &job.blob.digest, &job.diff_id, &what);
             drop(guard);
@@ -273,7 +275,7 @@ impl Layer {
     ) -> Result<T> {
         let (sink, source) = mpsc::channel(PIECES);
         let what = self.job.what();
-        let guard = (self.working.clone(), self.work.lease.clone());
+        let guard = self.guard();
         let blocking = tokio::task::spawn_blocking(move || {
             let result = consume(Pieces { source, current: Bytes::new(), ended: false });
             drop(guard);
@@ -284,10 +286,9 @@ impl Layer {
         let downloaded =
             self.work.client.download(&self.job.blob, &what, &sink, |received| meter.at(received)).await;
         drop(sink);
-        let stored = blocking.await.map_err(|error| Error::Io {
-            action: format!("storing {what}"),
-            reason: error.to_string(),
-        })?;
+        let stored = blocking
+            .await
+            .map_err(|error| Error::Io { action: format!("storing {what}"), reason: error.to_string() })?;
         match (downloaded, stored) {
             (_, Ok(stored)) => Ok(stored),
             // The receiver failed because nothing more came: the download knows why.
@@ -301,7 +302,7 @@ impl Layer {
         let below = self.stack.wait_below(self.at).await?;
         let (store, job) = (self.work.store.clone(), self.job.clone());
         let progress = self.work.progress.clone();
-        let guard = (self.working.clone(), self.work.lease.clone());
+        let guard = self.guard();
         let blocking = tokio::task::spawn_blocking(move || {
             let options = ApplyOptions {
                 media_type: Some(job.blob.media_type.clone()),
@@ -340,7 +341,11 @@ pub(crate) fn check_diff_id(store: &Arc<Store>, blob: &Digest, diff_id: &Digest,
         return Ok(());
     }
     let found = plain_digest(store, blob, what)?;
-    if found == *diff_id { Ok(()) } else { Err(Error::digest(format!("{what}, uncompressed,"), diff_id, &found)) }
+    if found == *diff_id {
+        Ok(())
+    } else {
+        Err(Error::digest(format!("{what}, uncompressed,"), diff_id, &found))
+    }
 }
 
 /// The digest of a stored archive without its compression: its diffID.
@@ -357,7 +362,9 @@ pub(crate) fn plain_digest(store: &Arc<Store>, blob: &Digest, what: &str) -> Res
 /// The store's failure on a layer; what is the content's fault is named as such.
 pub(crate) fn storing(what: &str, error: creel_store::Error) -> Error {
     match error {
-        creel_store::Error::DigestMismatch { expected, actual, .. } => Error::digest(what, &expected, &actual),
+        creel_store::Error::DigestMismatch { expected, actual, .. } => {
+            Error::digest(what, &expected, &actual)
+        }
         creel_store::Error::SizeMismatch { expected, actual, .. } => Error::Corrupt {
             what: what.to_owned(),
             reason: format!("it has {actual} bytes or more where {expected} were promised"),

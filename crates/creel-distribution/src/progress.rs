@@ -44,7 +44,12 @@ impl ProgressEvent {
     }
 
     /// A state of `id` that has come `current` bytes of `total` far.
-    pub fn amount(id: impl Into<String>, status: impl Into<String>, current: u64, total: Option<u64>) -> Self {
+    pub fn amount(
+        id: impl Into<String>,
+        status: impl Into<String>,
+        current: u64,
+        total: Option<u64>,
+    ) -> Self {
         Self { current: Some(current), total, ..Self::of(id, status) }
     }
 }
@@ -90,7 +95,12 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(crate) fn new(progress: &'a dyn Progress, id: &str, status: &'static str, total: Option<u64>) -> Self {
+    pub(crate) fn new(
+        progress: &'a dyn Progress,
+        id: &str,
+        status: &'static str,
+        total: Option<u64>,
+    ) -> Self {
         Self { progress, id: id.to_owned(), status, total, told: None }
     }
 

@@ -92,7 +92,8 @@ pub async fn pull(
     let manifest_digest = top.digest;
     let mut kept = Vec::new();
     let image = fetch_image(&client, top, options, &name, &mut kept).await?;
-    let fetched = install(store, client, image, &reference, manifest_digest, kept, options, progress, lease).await?;
+    let fetched =
+        install(store, client, image, &reference, manifest_digest, kept, options, progress, lease).await?;
     progress.event(ProgressEvent::line(format!("Digest: {manifest_digest}")));
     progress.event(ProgressEvent::line(format!("Status: Downloaded newer image for {name}")));
     Ok(Pulled { image: fetched, manifest_digest, up_to_date: false })
@@ -231,10 +232,9 @@ async fn install(
         drop(lease);
         Ok(image.id)
     });
-    let id = task.await.map_err(|error| Error::Io {
-        action: "storing the image".to_owned(),
-        reason: error.to_string(),
-    })??;
+    let id = task
+        .await
+        .map_err(|error| Error::Io { action: "storing the image".to_owned(), reason: error.to_string() })??;
     debug_assert_eq!(id, remote.config_digest);
     Ok(id)
 }

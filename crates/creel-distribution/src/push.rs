@@ -151,7 +151,13 @@ impl Pushing {
         let id = diff_id.short();
         let mut meter = Meter::new(&*self.progress, &id, "Pushing", Some(blob.size));
         let what = format!("layer {}", blob.digest);
-        let told = self.blob(blob, &what, |sent| if sent > 0 { meter.at(sent.min(blob.size)) }).await?;
+        let told = self
+            .blob(blob, &what, |sent| {
+                if sent > 0 {
+                    meter.at(sent.min(blob.size))
+                }
+            })
+            .await?;
         let status = match told {
             Uploaded::Existed => "Layer already exists".to_owned(),
             Uploaded::Mounted(from) => format!("Mounted from {from}"),

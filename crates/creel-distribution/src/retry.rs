@@ -25,7 +25,8 @@ impl RetryPolicy {
         if failed >= self.attempts {
             return None;
         }
-        let doubled = self.base.saturating_mul(1u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX));
+        let doubled =
+            self.base.saturating_mul(1u32.checked_shl(failed.saturating_sub(1)).unwrap_or(u32::MAX));
         Some(retry_after.unwrap_or(doubled).min(self.longest))
     }
 }
@@ -46,7 +47,8 @@ mod tests {
 
     #[test]
     fn waits_double_and_end() {
-        let policy = RetryPolicy { attempts: 4, base: Duration::from_secs(1), longest: Duration::from_secs(3) };
+        let policy =
+            RetryPolicy { attempts: 4, base: Duration::from_secs(1), longest: Duration::from_secs(3) };
         let waits: Vec<_> = (1..=4).map(|n| policy.wait(n, None).map(|w| w.as_secs())).collect();
         assert_eq!(waits, [Some(1), Some(2), Some(3), None]);
         assert_eq!(policy.wait(1, Some(Duration::ZERO)), Some(Duration::ZERO));

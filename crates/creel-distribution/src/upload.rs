@@ -95,7 +95,8 @@ impl Client {
         let url = self.url(&format!("blobs/{}", blob.digest))?;
         let call = Call::new(Method::HEAD, url, format!("looking for {}", blob.what));
         let response = self.send(&call).await?;
-        let length = response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let length =
+            response.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         Ok(response.status().is_success() && length.is_none_or(|length| length == blob.size))
     }
 
@@ -124,9 +125,12 @@ impl Client {
 
     async fn open_session(&self, blob: &Upload) -> Result<Url> {
         blob.sent.store(0, Ordering::Relaxed);
-        let call =
-            Call::new(Method::POST, self.url("blobs/uploads/")?, format!("beginning to upload {}", blob.what))
-                .header(CONTENT_LENGTH, "0");
+        let call = Call::new(
+            Method::POST,
+            self.url("blobs/uploads/")?,
+            format!("beginning to upload {}", blob.what),
+        )
+        .header(CONTENT_LENGTH, "0");
         let response = self.send(&call).await?;
         match response.status().as_u16() {
             202 => self.location(&call.action, &response),
@@ -147,7 +151,8 @@ impl Client {
     fn location(&self, action: &str, response: &Response) -> Result<Url> {
         let wrong = |reason: String| Error::Protocol { action: action.to_owned(), reason };
         let header = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let header = header.ok_or_else(|| wrong("the registry does not say where the upload goes".to_owned()))?;
+        let header =
+            header.ok_or_else(|| wrong("the registry does not say where the upload goes".to_owned()))?;
         let own = response.url();
         let mut url = own
             .join(header)

@@ -92,7 +92,8 @@ fn variable(
     depth: u32,
     out: &mut String,
 ) -> Result<usize, String> {
-    let name_length = |from: &[char]| from.iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '_').count();
+    let name_length =
+        |from: &[char]| from.iter().take_while(|c| c.is_ascii_alphanumeric() || **c == '_').count();
     if characters.get(at) != Some(&'{') {
         let length = name_length(&characters[at..]);
         if length == 0 {

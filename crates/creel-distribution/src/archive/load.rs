@@ -14,9 +14,7 @@ use creel_types::{Digest, Platform, Reference};
 use serde::Deserialize;
 
 use super::outer::{Content, Outer};
-use crate::document::{
-    Document, LIMIT, check_manifest, choose_among, is_attestation, parse, parse_config,
-};
+use crate::document::{Document, LIMIT, check_manifest, choose_among, is_attestation, parse, parse_config};
 use crate::error::{Error, Result};
 use crate::images::{descriptor, detect, layer_type};
 use crate::layers::{check_diff_id, known_pairs, storing};
@@ -121,7 +119,8 @@ impl Loading<'_> {
         }
         if plans.is_empty() {
             return Err(Error::Archive(if self.outer.has("repositories") {
-                "it is in the format of Docker before 1.10; load it with an old engine and save it again".to_owned()
+                "it is in the format of Docker before 1.10; load it with an old engine and save it again"
+                    .to_owned()
             } else if self.outer.has("index.json") || self.outer.has("manifest.json") {
                 "it names no image".to_owned()
             } else {

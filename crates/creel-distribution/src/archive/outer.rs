@@ -94,7 +94,11 @@ pub(super) struct Outer {
 
 impl Outer {
     /// Reads an archive (plain, gzip or zstd) to its end. `tell` hears how many bytes have been read.
-    pub(super) fn read(store: &Arc<Store>, tar: impl Read + Send, tell: impl FnMut(u64) + Send) -> Result<Self> {
+    pub(super) fn read(
+        store: &Arc<Store>,
+        tar: impl Read + Send,
+        tell: impl FnMut(u64) + Send,
+    ) -> Result<Self> {
         let wrong = |error: &dyn std::fmt::Display| Error::Archive(error.to_string());
         let counted = BufReader::with_capacity(256 << 10, Counted { inner: tar, bytes: 0, tell });
         let plain = creel_layer::decompress(counted).map_err(|error| wrong(&error))?;
@@ -199,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_normal_name_is_its_own_form(base in "[a./]{0,12}", name in "[ab./]{0,12}") {
+        fn a_normal_name_is_its_own_form(base in "(a(/b)?)?", name in "[ab./]{0,12}") {
             if let Some(form) = normalize(&base, &name) {
                 prop_assert!(!form.split('/').any(|part| matches!(part, "" | "." | "..")));
                 prop_assert_eq!(normalize("", &form), Some(form));

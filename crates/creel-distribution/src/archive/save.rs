@@ -146,8 +146,8 @@ fn write_all<W: Write>(store: &Arc<Store>, images: &[Chosen], writer: &mut Write
             .ok_or(creel_store::Error::NoSuchBlob(digest))
             .map_err(Error::store(action()))?;
         header(writer, &name, Kind::File, size)?;
-        let copied = io::copy(&mut io::Read::take(file, size), writer)
-            .map_err(|error| Error::io(action(), &error))?;
+        let copied =
+            io::copy(&mut io::Read::take(file, size), writer).map_err(|error| Error::io(action(), &error))?;
         if copied != size {
             return Err(Error::Corrupt {
                 what: format!("the stored blob {digest}"),
