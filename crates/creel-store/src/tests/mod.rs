@@ -43,6 +43,19 @@ pub(crate) fn failpoint(step: &str) {
     }
 }
 
+/// Whether a test that needs root can run; where it must (`CREEL_TEST_ROOT`), it fails instead of skipping.
+pub(crate) fn is_root(why: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        assert!(
+            std::env::var_os("CREEL_TEST_ROOT").is_none(),
+            "CREEL_TEST_ROOT is set: root is needed {why}"
+        );
+        println!("skipped: needs root {why}");
+    }
+    root
+}
+
 pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("creel-store-").tempdir_in("/var/tmp").unwrap()
 }
@@ -54,8 +67,10 @@ pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = [0u8; 512];
         header[..name.len()].copy_from_slice(name.as_bytes());
         header[100..108].copy_from_slice(b"0000644\0");
-        header[108..116].copy_from_slice(b"0000000\0");
-        header[116..124].copy_from_slice(b"0000000\0");
+        // owned by whoever runs the tests, so that they need not be root to unpack it
+        let owner = [rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()];
+        header[108..116].copy_from_slice(format!("{:07o}\0", owner[0]).as_bytes());
+        header[116..124].copy_from_slice(format!("{:07o}\0", owner[1]).as_bytes());
         header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
         header[136..148].copy_from_slice(b"00000000000\0");
         header[148..156].copy_from_slice(b"        ");

@@ -93,12 +93,7 @@ fn child() {
 
 #[test]
 fn a_full_disk_leaves_nothing_behind() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(
-            std::env::var_os("CREEL_TEST_ROOT").is_none(),
-            "CREEL_TEST_ROOT=1 is set: run the tests as root"
-        );
-        println!("skipped: needs root to mount a small file system");
+    if !is_root("to mount a small file system") {
         return;
     }
     let dir = scratch();
