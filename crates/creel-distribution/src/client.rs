@@ -515,4 +515,20 @@ mod tests {
         assert_eq!(detail_of(b"<html>"), "");
         assert_eq!(detail_of(br#"{"errors":[]}"#), "");
     }
+
+    #[tokio::test]
+    async fn https_begins_with_a_tls_handshake() {
+        use std::io::Read;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("https://{}/v2/", listener.local_addr().unwrap())).unwrap();
+        let first = std::thread::spawn(move || {
+            let mut byte = [0];
+            listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
+            byte[0]
+        });
+        let error = http_client(&url).unwrap().get(url).send().await.unwrap_err();
+        assert_eq!(first.join().unwrap(), 0x16, "{error}");
+        let error = network("asking", &error).to_string();
+        assert!(error.starts_with("asking failed: ") && !error.contains("error sending request"), "{error}");
+    }
 }

@@ -135,7 +135,7 @@ fn old_docker_archives_have_layers_behind_links() {
     }
     let (a, b) = (tar(&[("a", &noise(1, 90_000))]), tar(&[("b", b"2")]));
     let archive = docker_archive(
-        &[a.clone(), b.clone(), a.clone(), gzip_free(&b)],
+        &[a.clone(), b.clone(), a.clone(), b.clone()],
         &["1/layer.tar", "2/layer.tar", "3/layer.tar", "4/layer.tar"],
         &[
             ("./1/layer.tar", Kind::File, &a),
@@ -151,10 +151,6 @@ fn old_docker_archives_have_layers_behind_links() {
     assert_eq!(image.layers[0].blob.as_ref().unwrap().media_type, media_type::OCI_LAYER);
     assert_eq!(image.layers[1].blob.as_ref().unwrap().media_type, media_type::OCI_LAYER_GZIP);
     assert_eq!(image.layers[0].layer, image.layers[2].layer);
-}
-
-fn gzip_free(bytes: &[u8]) -> Vec<u8> {
-    bytes.to_vec()
 }
 
 #[test]
@@ -175,14 +171,14 @@ fn members_that_are_no_files_neither_hang_nor_lead_out() {
         ("../l", Kind::File, "`l` is not in it"),
     ];
     for (name, kind, words) in cases {
-        let archive = docker_archive(&[layer.clone()], &["l"], &[(name, kind.clone(), b"")]);
+        let archive = docker_archive(std::slice::from_ref(&layer), &["l"], &[(name, kind.clone(), b"")]);
         let store = TestStore::new();
         let error = try_load(&store, &archive).unwrap_err();
         assert!(error.to_string().contains(words), "{name} {kind:?}: {error}");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         store.assert_empty();
     }
-    let climbing = docker_archive(&[layer.clone()], &["../../etc/passwd"], &[]);
+    let climbing = docker_archive(std::slice::from_ref(&layer), &["../../etc/passwd"], &[]);
     let store = TestStore::new();
     assert!(try_load(&store, &climbing).unwrap_err().to_string().contains("leads out"));
     // The manifest itself as a pipe.
@@ -240,7 +236,7 @@ fn a_bad_tag_keeps_the_image_out() {
         return;
     }
     let layer = tar(&[("a", b"1")]);
-    let image = TestImage::new(&[layer.clone()]);
+    let image = TestImage::new(std::slice::from_ref(&layer));
     let archive = outer(&[
         ("c", Kind::File, &image.blobs[&image.config.digest]),
         ("l", Kind::File, &layer),

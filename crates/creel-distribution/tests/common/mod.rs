@@ -391,10 +391,9 @@ fn serve(connection: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>) {
         if writer.write_all(&reply.body[..end]).is_err() {
             return;
         }
-        while reply.endless {
-            if writer.write_all(&reply.body).is_err() {
-                return;
-            }
+        if reply.endless {
+            while writer.write_all(&reply.body).is_ok() {}
+            return;
         }
         if reply.cut_after.is_some() || reply.length.is_some() {
             return;
