@@ -62,65 +62,91 @@ pub fn changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
     let root = fs::open_root(upper)?;
     let lowers = lowers.iter().map(|path| fs::open_root(path)).collect::<Result<Vec<_>>>()?;
     let mut found = Vec::new();
-    compare(&root, &lowers, b"", false, 0, &mut found)?;
+    // Not recursive: a container may nest directories deeper than a thread's stack.
+    let mut levels = vec![Level::read(root, lowers, Vec::new(), false, None)?];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.names.next() {
+            if let Some(child) = level.compare(&name, &mut found)? {
+                if levels.len() == MAX_DEPTH {
+                    return Err(Error::io("compare", printable(&child.path), Errno::NAMETOOLONG));
+                }
+                levels.push(child);
+            }
+        } else if let Some(Level { path, unlisted: Some(before), .. }) = levels.pop()
+            && found.len() > before
+        {
+            found.insert(before, change(&path, ChangeKind::Modified));
+        }
+    }
     Ok(found)
 }
 
-/// `hides`: what the lower directories have and the upper one lacks is gone.
-fn compare(
-    upper: &OwnedFd,
-    lowers: &[OwnedFd],
-    path: &[u8],
+/// A directory that is being compared.
+struct Level {
+    upper: OwnedFd,
+    lowers: Vec<OwnedFd>,
+    path: Vec<u8>,
+    /// What the lower directories have and the upper one lacks is gone.
     hides: bool,
-    depth: usize,
-    found: &mut Vec<Change>,
-) -> Result<()> {
-    let failed = |error: Errno| Error::io("compare", printable(path), error);
-    if depth > MAX_DEPTH {
-        return Err(failed(Errno::NAMETOOLONG));
+    /// The directory itself is not in the list; if anything in it is, it belongs at this place.
+    unlisted: Option<usize>,
+    /// What is still to come of it.
+    names: std::collections::btree_set::IntoIter<Vec<u8>>,
+}
+
+impl Level {
+    fn read(
+        upper: OwnedFd,
+        lowers: Vec<OwnedFd>,
+        path: Vec<u8>,
+        hides: bool,
+        unlisted: Option<usize>,
+    ) -> Result<Self> {
+        let failed = |error: Errno| Error::io("compare", printable(&path), error);
+        let mut names: BTreeSet<Vec<u8>> = fs::names(&upper).map_err(failed)?.into_iter().collect();
+        if hides {
+            names.extend(merged_names(lowers.iter().map(AsFd::as_fd)).map_err(failed)?);
+        }
+        Ok(Self { upper, lowers, path, hides, unlisted, names: names.into_iter() })
     }
-    let mut names: BTreeSet<Vec<u8>> = fs::names(upper).map_err(failed)?.into_iter().collect();
-    if hides {
-        names.extend(merged_names(lowers.iter().map(AsFd::as_fd)).map_err(failed)?);
-    }
-    for name in names {
-        let child = join(path, &name);
-        let new = fs::stat_if_any(upper, &name).map_err(failed)?.filter(|meta| !meta.is_whiteout());
-        let old = lookup(lowers, &name).map_err(failed)?;
+
+    /// Lists one name, and returns the directory that it is, to be compared next.
+    fn compare(&self, name: &[u8], found: &mut Vec<Change>) -> Result<Option<Level>> {
+        let path = join(&self.path, name);
+        let failed = |error: Errno| Error::io("compare", printable(&path), error);
+        let new = fs::stat_if_any(&self.upper, name).map_err(failed)?.filter(|meta| !meta.is_whiteout());
+        let old = lookup(&self.lowers, name).map_err(failed)?;
         let kind = match (&new, &old) {
-            (None, None) => continue,
+            (None, None) => return Ok(None),
             (None, Some(_)) => Some(ChangeKind::Deleted),
             (Some(_), None) => Some(ChangeKind::Added),
             (Some(new), Some((dir, old))) => {
-                differ(upper, new, dir, old, &name).map_err(failed)?.then_some(ChangeKind::Modified)
+                let differ = differ(&self.upper, new, dir, old, name).map_err(failed)?;
+                differ.then_some(ChangeKind::Modified)
             }
         };
-        let before = found.len();
-        let change = |kind| {
-            let absolute = OsString::from_vec([b"/", &child[..]].concat());
-            Change { path: PathBuf::from(absolute), kind }
-        };
-        found.extend(kind.map(change));
+        let unlisted = kind.is_none().then_some(found.len());
+        found.extend(kind.map(|kind| change(&path, kind)));
         if !new.is_some_and(|meta| meta.is_dir()) {
-            continue;
+            return Ok(None);
         }
-        let dir = match fs::open_dir(upper, &name) {
+        let dir = match fs::open_dir(&self.upper, name) {
             Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        let below = if old.is_some_and(|(_, meta)| meta.is_dir()) {
-            merge(lowers, &name).map_err(failed)?
+        let lowers = if old.is_some_and(|(_, meta)| meta.is_dir()) {
+            merge(&self.lowers, name).map_err(failed)?
         } else {
             Vec::new()
         };
-        let hides = hides || fs::is_opaque(&dir).map_err(failed)?;
-        compare(&dir, &below, &child, hides, depth + 1, found)?;
-        if kind.is_none() && found.len() > before {
-            found.insert(before, change(ChangeKind::Modified));
-        }
+        let hides = self.hides || fs::is_opaque(&dir).map_err(failed)?;
+        Level::read(dir, lowers, path, hides, unlisted).map(Some)
     }
-    Ok(())
+}
+
+fn change(path: &[u8], kind: ChangeKind) -> Change {
+    Change { path: PathBuf::from(OsString::from_vec([b"/", path].concat())), kind }
 }
 
 /// What the lower directories show under a name, and which of them has it.
@@ -153,7 +179,7 @@ fn differ(
     }
     let capability = |dir: &OwnedFd| -> rustix::io::Result<Option<Vec<u8>>> {
         let handle = fs::handle(dir, name)?;
-        let mut value = vec![0; 64];
+        let mut value = [0; 64];
         match rustix::fs::getxattr(fs::handle_path(&handle), "security.capability", &mut value[..]) {
             Ok(length) => Ok(Some(value[..length].to_vec())),
             Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),

@@ -99,7 +99,7 @@ pub fn pack_diff<W: Write>(upper: &Path, lowers: &[PathBuf], out: W) -> Result<P
         let meta = fs::stat(&root, b"").map_err(failed)?;
         packer.directory(root.as_fd(), b"./", &meta)?;
     }
-    packer.children(root.as_fd(), b"", 0)?;
+    packer.children(root, b"")?;
     packer.finish()
 }
 
@@ -119,9 +119,9 @@ pub fn pack_tree<W: Write>(root: &OwnedFd, path: &Path, options: &PackOptions, o
             return Err(Error::NotADirectory(path.to_owned()));
         }
         let dir = fs::open_dir(&found.dir, &found.name).map_err(failed)?;
-        packer.children(dir.as_fd(), b"", 0)?;
-    } else {
-        packer.file(found.dir.as_fd(), &found.name, &found.base, found.meta, 0)?;
+        packer.children(dir, b"")?;
+    } else if let Some(dir) = packer.file(found.dir.as_fd(), &found.name, &found.base, found.meta)? {
+        packer.children(dir, &found.base)?;
     }
     packer.finish()
 }
@@ -179,6 +179,22 @@ fn find(root: &OwnedFd, path: &Path, follow: bool) -> Result<Located> {
     Ok(Located { dir, name: name.to_vec(), base: asked.base, meta })
 }
 
+/// A directory that is being read.
+struct Level {
+    dir: OwnedFd,
+    /// Its name in the archive.
+    path: Vec<u8>,
+    /// What is still to come of it.
+    names: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl Level {
+    fn read(dir: OwnedFd, path: Vec<u8>) -> Result<Self> {
+        let names = fs::names(&dir).map_err(|error| Error::io("read", shown(&path), error))?.into_iter();
+        Ok(Self { dir, path, names })
+    }
+}
+
 struct Packer<W: Write> {
     writer: Writer<BufWriter<W>>,
     /// Overlay's marks are read, and become whiteouts.
@@ -217,43 +233,42 @@ impl<W: Write> Packer<W> {
         self.writer.entry(entry).map_err(Error::Write)
     }
 
-    /// Everything in a directory; `prefix` is the directory's name in the archive, empty for the root.
-    fn children(&mut self, dir: BorrowedFd<'_>, prefix: &[u8], depth: usize) -> Result<()> {
-        let failed = |error: Errno| Error::io("read", shown(prefix), error);
-        if depth > MAX_DEPTH {
-            return Err(failed(Errno::NAMETOOLONG));
-        }
-        for name in fs::names(dir).map_err(failed)? {
-            let Some(meta) = fs::stat_if_any(dir, &name).map_err(failed)? else { continue };
-            let path = join(prefix, &name);
+    /// Everything in a directory; `prefix` is the directory's name in the archive, empty for the root. Not recursive:
+    /// a container may nest directories deeper than a thread's stack.
+    fn children(&mut self, dir: OwnedFd, prefix: &[u8]) -> Result<()> {
+        let mut levels = vec![Level::read(dir, prefix.to_vec())?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                continue;
+            };
+            let failed = |error: Errno| Error::io("read", shown(&level.path), error);
+            let Some(meta) = fs::stat_if_any(&level.dir, &name).map_err(failed)? else { continue };
+            let path = join(&level.path, &name);
             if self.layer && is_reserved(&name) {
                 self.skip(&path, "names that begin with `.wh.` mean deletion in a layer");
             } else if self.layer && meta.is_whiteout() {
-                let mark = Entry { mode: 0, ..Entry::new(join(prefix, &whiteout(&name)), Kind::File) };
+                let mark = Entry { mode: 0, ..Entry::new(join(&level.path, &whiteout(&name)), Kind::File) };
                 self.entry(&mark)?;
-            } else {
-                self.file(dir, &name, &path, meta, depth)?;
+            } else if let Some(child) = self.file(level.dir.as_fd(), &name, &path, meta)? {
+                if levels.len() == MAX_DEPTH {
+                    return Err(Error::io("read", shown(&path), Errno::NAMETOOLONG));
+                }
+                levels.push(Level::read(child, path)?);
             }
         }
         Ok(())
     }
 
-    /// The file `name` in `dir`, called `path` in the archive.
-    fn file(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        path: &[u8],
-        meta: Meta,
-        depth: usize,
-    ) -> Result<()> {
+    /// The file `name` in `dir`, called `path` in the archive. A directory comes back to be entered.
+    fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], meta: Meta) -> Result<Option<OwnedFd>> {
         let failed = |error: Errno| Error::io("read", shown(path), error);
         let foreign = self.mount.is_some_and(|mount| mount != meta.mount);
         if meta.links > 1 && !meta.is_dir() && meta.kind != FileType::Socket {
             if let Some(first) = self.links.get(&meta.inode) {
                 let mut link = Entry::new(path, Kind::HardLink(first.clone()));
                 describe(&mut link, &meta);
-                return self.entry(&link);
+                return self.entry(&link).map(|()| None);
             }
             self.links.insert(meta.inode, path.to_vec());
         }
@@ -262,7 +277,7 @@ impl<W: Write> Packer<W> {
             FileType::Directory => {
                 let child = match fs::open_dir(dir, name) {
                     Ok(child) => child,
-                    Err(Errno::NOENT) => return Ok(()),
+                    Err(Errno::NOENT) => return Ok(None),
                     Err(error) => return Err(failed(error)),
                 };
                 self.directory(child.as_fd(), &[path, b"/"].concat(), &meta)?;
@@ -270,12 +285,12 @@ impl<W: Write> Packer<W> {
                     let mark = Entry { mode: 0, ..Entry::new(join(path, opaque_marker()), Kind::File) };
                     self.entry(&mark)?;
                 }
-                return if foreign { Ok(()) } else { self.children(child.as_fd(), path, depth + 1) };
+                return Ok((!foreign).then_some(child));
             }
-            FileType::RegularFile => return self.regular(dir, name, path, &meta, foreign),
+            FileType::RegularFile => return self.regular(dir, name, path, &meta, foreign).map(|()| None),
             FileType::Symlink => match fs::read_link(dir, name) {
                 Ok(target) => Kind::Symlink(target),
-                Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+                Err(Errno::NOENT | Errno::INVAL) => return Ok(None),
                 Err(error) => return Err(failed(error)),
             },
             FileType::CharacterDevice => Kind::CharDevice(major, minor),
@@ -283,7 +298,7 @@ impl<W: Write> Packer<W> {
             FileType::Fifo => Kind::Fifo,
             FileType::Socket => {
                 self.skip(path, "a socket cannot be archived");
-                return Ok(());
+                return Ok(None);
             }
             _ => return Err(failed(Errno::OPNOTSUPP)),
         };
@@ -291,7 +306,7 @@ impl<W: Write> Packer<W> {
         describe(&mut entry, &meta);
         let handle = fs::handle(dir, name).map_err(failed)?;
         self.attributes(&mut entry, &handle)?;
-        self.entry(&entry)
+        self.entry(&entry).map(|()| None)
     }
 
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &[u8], meta: &Meta) -> Result<()> {

@@ -1,4 +1,5 @@
 //! Trees come out of archives exactly as they went in: GNU tar is the witness, in both directions.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: an unwrap is an assertion")]
 
 mod common;
 

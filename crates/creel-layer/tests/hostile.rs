@@ -1,4 +1,5 @@
 //! Archives that mean harm: each has one expected outcome, and what stands outside is never touched.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: an unwrap is an assertion")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Layers on top of each other, as overlayfs shows them: whiteouts, missing parents, hard links into lower layers, and
 //! the way back from an upper directory to a layer.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: an unwrap is an assertion")]
 
 mod common;
 

@@ -1,5 +1,7 @@
 //! What the layers below have at a path, seen as overlayfs would show them together.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::fs::{self, Meta};
@@ -81,12 +83,12 @@ pub(crate) fn merged_names<'a>(
     dirs: impl Iterator<Item = BorrowedFd<'a>>,
 ) -> rustix::io::Result<Vec<Vec<u8>>> {
     // Topmost first: what a layer says of a name holds against those below it.
-    let mut shown = std::collections::BTreeMap::new();
+    let mut shown = BTreeMap::new();
     for dir in dirs {
         for name in fs::names(dir)? {
-            if !shown.contains_key(&name) {
-                let there = fs::stat_if_any(dir, &name)?.is_some_and(|meta| !meta.is_whiteout());
-                shown.insert(name, there);
+            if let Entry::Vacant(vacant) = shown.entry(name) {
+                let meta = fs::stat_if_any(dir, vacant.key())?;
+                vacant.insert(meta.is_some_and(|meta| !meta.is_whiteout()));
             }
         }
     }
