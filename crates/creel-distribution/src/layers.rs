@@ -422,10 +422,10 @@ impl Read for Told<'_> {
 }
 
 /// Counts what is read.
-pub(crate) struct Counted<R, F> {
-    pub(crate) inner: R,
-    pub(crate) bytes: u64,
-    pub(crate) tell: F,
+struct Counted<R, F> {
+    inner: R,
+    bytes: u64,
+    tell: F,
 }
 
 impl<R: Read, F: FnMut(u64)> Read for Counted<R, F> {

@@ -63,20 +63,22 @@ pub async fn pull(
 ) -> Result<Pulled> {
     let reference = reference.clone().with_default_tag();
     let name = reference.familiar();
-    if let Some(digest) = reference.digest()
-        && let Some(image) = known(store, &reference, digest, options)
-    {
-        // A digest names its content: nobody has to be asked whether it changed.
-        return Ok(up_to_date(progress, &name, image, *digest));
-    }
-    let client = Client::new(reference.registry(), reference.repository(), "pull", &options.registry)?;
     let what = match reference.digest() {
         Some(digest) => digest.to_string(),
         None => reference.tag().unwrap_or(creel_types::reference::DEFAULT_TAG).to_owned(),
     };
     let pulling = || {
-        progress.event(ProgressEvent::of(what.clone(), format!("Pulling from {}", shown(&reference))));
+        let status = format!("Pulling from {}", reference.repository());
+        progress.event(ProgressEvent::of(what.clone(), status));
     };
+    if let Some(digest) = reference.digest()
+        && let Some(image) = known(store, &reference, digest, options)
+    {
+        // A digest names its content: nobody has to be asked whether it changed.
+        pulling();
+        return Ok(up_to_date(progress, &name, image, *digest));
+    }
+    let client = Client::new(reference.registry(), reference.repository(), "pull", &options.registry)?;
     if reference.digest().is_none() && store.reference(&reference).is_some() {
         let digest = client.manifest_digest(&what, &name).await?;
         if let Some(digest) = digest
@@ -97,11 +99,6 @@ pub async fn pull(
     progress.event(ProgressEvent::line(format!("Digest: {manifest_digest}")));
     progress.event(ProgressEvent::line(format!("Status: Downloaded newer image for {name}")));
     Ok(Pulled { image: fetched, manifest_digest, up_to_date: false })
-}
-
-/// The repository as Docker's "Pulling from" line shows it.
-fn shown(reference: &Reference) -> &str {
-    reference.repository()
 }
 
 fn up_to_date(progress: &Arc<dyn Progress>, name: &str, image: Digest, digest: Digest) -> Pulled {

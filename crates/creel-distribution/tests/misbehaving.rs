@@ -244,7 +244,7 @@ async fn a_layer_that_unpacks_to_something_else_is_named() {
     store.assert_empty();
 
     // Also if the layer that it pretends to be is here already.
-    let honest = TestImage::new(&[one.clone()]);
+    let honest = TestImage::new(std::slice::from_ref(&one));
     let lying = TestImage::of_archives(&[(gzip(&tar(&[("b", b"evil")])), sha256(&one))]);
     let current = Arc::new(std::sync::Mutex::new(honest.clone()));
     let served = current.clone();

@@ -18,7 +18,7 @@ use crate::document::{Document, LIMIT, check_manifest, choose_among, is_attestat
 use crate::error::{Error, Result};
 use crate::images::{descriptor, detect, layer_type};
 use crate::layers::{check_diff_id, known_pairs, storing};
-use crate::progress::{Meter, Progress, ProgressEvent};
+use crate::progress::{Progress, ProgressEvent};
 
 /// How deep indexes may be nested in each other.
 const DEEPEST: usize = 4;
@@ -51,9 +51,8 @@ pub fn load(
     progress: &dyn Progress,
 ) -> Result<Vec<Loaded>> {
     let lease = store.lease();
-    let mut meter = Meter::new(progress, "archive", "Loading archive", None);
     let mut stored = true;
-    let result = Outer::read(store, tar, |bytes| meter.at(bytes)).and_then(|outer| {
+    let result = Outer::read(store, tar).and_then(|outer| {
         stored = outer.stored;
         let loading = Loading {
             store,

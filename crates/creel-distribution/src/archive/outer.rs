@@ -13,7 +13,6 @@ use creel_types::Digest;
 
 use crate::error::{Error, Result};
 use crate::fetch::sha256;
-use crate::layers::Counted;
 
 /// Members up to this size stay in memory, in bytes.
 const SMALL: u64 = 64 << 10;
@@ -93,15 +92,11 @@ pub(super) struct Outer {
 }
 
 impl Outer {
-    /// Reads an archive (plain, gzip or zstd) to its end. `tell` hears how many bytes have been read.
-    pub(super) fn read(
-        store: &Arc<Store>,
-        tar: impl Read + Send,
-        tell: impl FnMut(u64) + Send,
-    ) -> Result<Self> {
+    /// Reads an archive (plain, gzip or zstd) to its end.
+    pub(super) fn read(store: &Arc<Store>, tar: impl Read + Send) -> Result<Self> {
         let wrong = |error: &dyn std::fmt::Display| Error::Archive(error.to_string());
-        let counted = BufReader::with_capacity(256 << 10, Counted { inner: tar, bytes: 0, tell });
-        let plain = creel_layer::decompress(counted).map_err(|error| wrong(&error))?;
+        let buffered = BufReader::with_capacity(256 << 10, tar);
+        let plain = creel_layer::decompress(buffered).map_err(|error| wrong(&error))?;
         let mut reader = Reader::new(plain);
         let mut outer = Self { members: HashMap::new(), stored: false };
         let mut memory = 0;
