@@ -107,11 +107,7 @@ fn several_images_share_an_archive_and_it_may_be_compressed() {
 }
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let dir = scratch();
-    let path = dir.path().join("x");
-    std::fs::write(&path, bytes).unwrap();
-    run("zstd", &["-q", path.to_str().unwrap()]);
-    std::fs::read(dir.path().join("x.zst")).unwrap()
+    zstd::encode_all(bytes, 3).unwrap()
 }
 
 /// A docker-archive of one image with these layer names; more members can be put beside.
