@@ -1,17 +1,20 @@
 //! The executor: the container's process applies its plan to itself, step by step.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use creel_cgroup::Entry;
 use creel_sys::seccomp::Instruction;
 use creel_sys::{keyctl, mount as sys, ns, process};
 use creel_types::ErrorKind;
+use creel_types::spec::Hook;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
 use crate::error::Fault;
+use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
 use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
 use crate::plan::{INIT_PATH, InitPlan, Step};
@@ -27,6 +30,15 @@ pub(crate) struct Filter {
     pub(crate) flags: u32,
 }
 
+/// Hooks that run in the container's namespaces, and what they are told.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    pub(crate) create_container: Vec<Hook>,
+    pub(crate) start_container: Vec<Hook>,
+    pub(crate) version: String,
+    pub(crate) bundle: PathBuf,
+}
+
 /// What the child takes along from its creator.
 #[derive(Debug)]
 pub(crate) struct Luggage {
@@ -35,11 +47,12 @@ pub(crate) struct Luggage {
     pub(crate) filter: Option<Filter>,
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) personality: Option<u32>,
+    pub(crate) hooks: Inside,
 }
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage { plan, cgroup, filter, stdio, personality } = luggage;
+    let Luggage { plan, cgroup, filter, stdio, personality, hooks } = luggage;
     let mut init = Init {
         reporter,
         cgroup,
@@ -51,6 +64,7 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         masks: Masks::default(),
         exec: None,
         personality,
+        hooks,
         timings: Vec::new(),
     };
     process::umask(0);
@@ -81,6 +95,7 @@ struct Init {
     masks: Masks,
     exec: Option<creel_sys::process::Exec>,
     personality: Option<u32>,
+    hooks: Inside,
     timings: Vec<Timing>,
 }
 
@@ -180,8 +195,15 @@ impl Init {
                 }
                 None => Err(Fault::new(ErrorKind::InvalidArgument, "the Spec names no process")),
             },
-            Step::CreateContainerHooks { .. } | Step::StartContainerHooks { .. } => {
-                Err(Fault::new(ErrorKind::Unsupported, "hooks of this kind are not supported yet"))
+            Step::CreateRuntimeHooks { .. } => {
+                self.reporter.send(&Message::Hooks, &[]);
+                if self.reporter.wait() { Ok(()) } else { Err(creator_is_gone()) }
+            }
+            Step::CreateContainerHooks { .. } => {
+                self.run_hooks(&plan.id, "createContainer", &self.hooks.create_container, "creating")
+            }
+            Step::StartContainerHooks { .. } => {
+                self.run_hooks(&plan.id, "startContainer", &self.hooks.start_container, "created")
             }
         }
     }
@@ -260,13 +282,23 @@ impl Init {
         Ok(())
     }
 
+    fn run_hooks(&self, id: &str, kind: &str, list: &[Hook], status: &str) -> Result<(), Fault> {
+        let pid = process::pid();
+        let state = State { oci_version: &self.hooks.version, id, status, pid, bundle: &self.hooks.bundle };
+        hooks::run(kind, list, &state).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
+    }
+
     fn gate(&mut self) -> Result<(), Fault> {
         self.reporter.send(&Message::Ready(std::mem::take(&mut self.timings)), &[]);
         if self.reporter.wait() {
             return Ok(());
         }
-        Err(Fault::new(ErrorKind::Unavailable, "the creator is gone"))
+        Err(creator_is_gone())
     }
+}
+
+fn creator_is_gone() -> Fault {
+    Fault::new(ErrorKind::Unavailable, "the creator is gone")
 }
 
 /// Moves the calling process into the v1 groups whose `tasks` files these are. A process that writes its own 0 there

@@ -24,7 +24,15 @@ pub(crate) struct Child {
 /// Clones a child that runs `body`, which never returns to the caller's own code.
 pub(crate) fn spawn(what: &Clone<'_>, body: impl FnOnce(Reporter) -> i32) -> Result<Child, Error> {
     let (socket, theirs) = report::pair()?;
-    match clone(what) {
+    // Nobody inside a namespace that the child joins may look into it (see the crate's documentation). It inherits
+    // this from us, so that there is no moment at which it could be caught.
+    let dumpable = process::is_dumpable();
+    let _ = process::set_dumpable(false);
+    let cloned = clone(what);
+    if dumpable && !matches!(cloned, Ok(Cloned::Child)) {
+        let _ = process::set_dumpable(true);
+    }
+    match cloned {
         Err(e) => Err(Error::setup("cannot clone the container's process", plain(&e))),
         Ok(Cloned::Parent { pid, pidfd }) => Ok(Child {
             pid,
@@ -37,8 +45,6 @@ pub(crate) fn spawn(what: &Clone<'_>, body: impl FnOnce(Reporter) -> i32) -> Res
         Ok(Cloned::Child) => {
             // Without the creator's end here, its death shows as the end of the stream.
             drop(socket);
-            // Nobody inside a namespace that it joins may look into this process (see the crate's documentation).
-            let _ = process::set_dumpable(false);
             // Until the ids change this is enough; afterwards it is set again.
             let _ = process::set_pdeathsig(libc::SIGKILL);
             let code = std::panic::catch_unwind(AssertUnwindSafe(|| body(Reporter::new(theirs))));
@@ -49,12 +55,16 @@ pub(crate) fn spawn(what: &Clone<'_>, body: impl FnOnce(Reporter) -> i32) -> Res
 
 impl Child {
     /// Reads reports until the child is ready, or (after [`Child::go`]) its stream ends because the program runs.
-    fn listen(&mut self, started: bool) -> Result<(), Error> {
+    fn listen(&mut self, started: bool, hooks: &dyn Fn(i32) -> Result<(), Error>) -> Result<(), Error> {
         let mut buf = Vec::new();
         loop {
             match report::receive(&self.socket, &mut buf)? {
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Console, fds)) => self.console = fds.into_iter().next(),
+                Some((Message::Hooks, _)) => {
+                    hooks(self.pid)?;
+                    report::go(&self.socket)?;
+                }
                 Some((Message::Ready(timings), _)) => {
                     self.timings = timings;
                     return Ok(());
@@ -76,15 +86,15 @@ impl Child {
         }
     }
 
-    /// Waits until everything but the execve is done.
-    pub(crate) fn ready(&mut self) -> Result<(), Error> {
-        self.listen(false)
+    /// Waits until everything but the execve is done; `hooks` gets the process id when it is their turn.
+    pub(crate) fn ready(&mut self, hooks: &dyn Fn(i32) -> Result<(), Error>) -> Result<(), Error> {
+        self.listen(false, hooks)
     }
 
     /// Opens the gate and waits for the execve.
     pub(crate) fn go(&mut self) -> Result<(), Error> {
         report::go(&self.socket)?;
-        self.listen(true)
+        self.listen(true, &|_| Ok(()))
     }
 
     /// The pidfd, while the child is there.

@@ -9,7 +9,7 @@ use creel_sys::ns;
 use creel_types::spec::Seccomp;
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{self, Filter, Luggage};
+use crate::child::{self, Filter, Inside, Luggage};
 use crate::cloned::{self, Child};
 use crate::error::{Error, plain};
 use crate::hooks::{self, State};
@@ -149,28 +149,29 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
                 .map_err(|e| Error::setup(format!("cannot open the pid namespace {path}"), e))?,
         ),
     };
+    let spec_hooks = o.spec.hooks.clone().unwrap_or_default();
+    let inside = Inside {
+        create_container: spec_hooks.create_container.clone(),
+        start_container: spec_hooks.start_container.clone(),
+        version: o.spec.oci_version.clone(),
+        bundle: o.bundle.to_path_buf(),
+    };
     let flags = namespaces::bits(plan.new_namespaces.iter().copied());
     let mut timings = vec![("plan".to_string(), micros(begun))];
 
     let cloning = Instant::now();
     let mut child = born_in(join_pid, || {
         let what = Clone { flags, cgroup: group.as_ref().map(AsFd::as_fd) };
-        let luggage = Luggage { plan, cgroup, filter, stdio, personality };
+        let luggage = Luggage { plan, cgroup, filter, stdio, personality, hooks: inside };
         cloned::spawn(&what, |reporter| child::run(luggage, reporter))
     })?;
     timings.push(("clone".to_string(), micros(cloning)));
-    child.ready()?;
-
-    let spec_hooks = o.spec.hooks.clone().unwrap_or_default();
-    let state = State {
-        oci_version: &o.spec.oci_version,
-        id: o.id,
-        status: "creating",
-        pid: child.pid,
-        bundle: o.bundle,
-    };
-    hooks::run("prestart", &spec_hooks.prestart, &state)?;
-    hooks::run("createRuntime", &spec_hooks.create_runtime, &state)?;
+    child.ready(&|pid| {
+        let state =
+            State { oci_version: &o.spec.oci_version, id: o.id, status: "creating", pid, bundle: o.bundle };
+        hooks::run("prestart", &spec_hooks.prestart, &state)?;
+        hooks::run("createRuntime", &spec_hooks.create_runtime, &state)
+    })?;
 
     timings.append(&mut child.timings);
     timings.push(("create".to_string(), micros(begun)));

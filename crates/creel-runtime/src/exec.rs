@@ -82,7 +82,7 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
         let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
         cloned::spawn(&what, |reporter| run(luggage, reporter))
     })?;
-    child.ready()?;
+    child.ready(&|_| Ok(()))?;
     child.go()?;
     let (pid, console) = (child.pid, child.console.take());
     let warnings = std::mem::take(&mut child.warnings);

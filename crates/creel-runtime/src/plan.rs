@@ -129,6 +129,11 @@ pub enum Step {
     },
     /// Makes the root mount itself read-only.
     ReadonlyRoot,
+    /// Lets the creator run the hooks of kinds prestart and createRuntime, in its own namespaces.
+    CreateRuntimeHooks {
+        /// How many there are.
+        count: usize,
+    },
     /// Runs the hooks of kind createContainer.
     CreateContainerHooks {
         /// How many there are.
@@ -178,7 +183,9 @@ impl Step {
             | Step::ReadonlyPath { .. }
             | Step::MaskedPath { .. }
             | Step::ReadonlyRoot => "paths",
-            Step::CreateContainerHooks { .. } | Step::StartContainerHooks { .. } => "hooks",
+            Step::CreateRuntimeHooks { .. }
+            | Step::CreateContainerHooks { .. }
+            | Step::StartContainerHooks { .. } => "hooks",
             Step::PivotRoot | Step::RootPropagation { .. } => "pivot",
             Step::Process { .. } | Step::Gate | Step::Seccomp | Step::Execute => "process",
         }
@@ -208,6 +215,7 @@ impl Step {
             Step::ReadonlyPath { path } => format!("make {path} read-only"),
             Step::MaskedPath { path } => format!("mask {path}"),
             Step::ReadonlyRoot => "make the root read-only".into(),
+            Step::CreateRuntimeHooks { .. } => "run the prestart and createRuntime hooks".into(),
             Step::CreateContainerHooks { .. } => "run the createContainer hooks".into(),
             Step::PivotRoot => "change the root".into(),
             Step::RootPropagation { .. } => "set the root's propagation".into(),
@@ -298,6 +306,10 @@ pub fn plan(
         steps.push(Step::BindInit { source: source.display().to_string(), destination: INIT_PATH.into() });
     }
     let hooks = spec.hooks.clone().unwrap_or_default();
+    let count = hooks.prestart.len() + hooks.create_runtime.len();
+    if count > 0 {
+        steps.push(Step::CreateRuntimeHooks { count });
+    }
     if !hooks.create_container.is_empty() {
         steps.push(Step::CreateContainerHooks { count: hooks.create_container.len() });
     }

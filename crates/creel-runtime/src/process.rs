@@ -375,7 +375,7 @@ pub(crate) struct Surroundings<'a> {
 /// to do. Returns the environment.
 pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec<String>, Fault> {
     limits(plan, around.procfs, around.reporter)?;
-    // An exec's child leads a session already when it was given a terminal twice; a container's init never does.
+    // A child just cloned leads no process group, so this cannot fail for that reason.
     sys::setsid()?;
     streams(around.streams, plan.uid).map_err(|fault| fault.context("standard descriptors"))?;
     let mut env = plan.env.clone();

@@ -18,6 +18,8 @@ pub(crate) enum Message {
     Warning(String),
     /// The terminal's master comes along as a descriptor.
     Console,
+    /// The creator is to run its hooks, and to say so when they are done.
+    Hooks,
     /// Everything but the execve is done.
     Ready(Vec<Timing>),
     /// A step failed; the child exits.

@@ -44,16 +44,6 @@ pub fn validate(spec: &Spec) -> Result<(), Error> {
                 absolute(&format!("hooks.{kind}[{index}].path"), &hook.path)?;
             }
         }
-        let applied_elsewhere =
-            [("createContainer", &hooks.create_container), ("startContainer", &hooks.start_container)];
-        for (kind, list) in applied_elsewhere {
-            if !list.is_empty() {
-                return Err(Error::unsupported(
-                    format!("hooks.{kind}"),
-                    "hooks of this kind are not supported yet",
-                ));
-            }
-        }
     }
     Ok(())
 }

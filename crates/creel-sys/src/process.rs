@@ -189,6 +189,11 @@ pub fn set_dumpable(on: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(on)).map(drop)
 }
 
+/// What [`set_dumpable`] set (true) or not; a set-id program's default counts as not.
+pub fn is_dumpable() -> bool {
+    prctl(libc::PR_GET_DUMPABLE, 0).is_ok_and(|value| value == 1)
+}
+
 /// Sets the caller's supplementary groups (setgroups(2), raw: this thread).
 ///
 /// # Errors

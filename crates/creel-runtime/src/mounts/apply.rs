@@ -314,7 +314,7 @@ impl Masks {
                     "tmpfs",
                     "tmpfs",
                     &options,
-                    &[("size", "0"), ("nr_inodes", "1"), ("mode", "755")],
+                    &[("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "755")],
                 )?
             }
         };

@@ -22,8 +22,11 @@ pub fn scratch() -> tempfile::TempDir {
     {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n")
-        .unwrap();
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n",
+    )
+    .unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:1000:\nextra:x:50:web\n").unwrap();
     for name in ["upper", "work"] {
         std::fs::create_dir(dir.path().join(name)).unwrap();
@@ -51,7 +54,8 @@ pub fn mount(destination: &str, kind: &str, source: &str, options: &str) -> Moun
 
 /// What Docker would write for `docker run --network none IMAGE sh -c SCRIPT`.
 pub fn docker_like(args: &[&str]) -> Spec {
-    let capabilities: Vec<String> = creel_runtime::caps::DOCKER_DEFAULT.iter().map(|c| c.to_string()).collect();
+    let capabilities: Vec<String> =
+        creel_runtime::caps::DOCKER_DEFAULT.iter().map(|c| c.to_string()).collect();
     let namespace = |kind| Namespace { kind, path: None };
     Spec {
         oci_version: "1.2.0".into(),

@@ -1,0 +1,250 @@
+//! Plans as snapshots: no root needed.
+#![allow(missing_docs, unreachable_pub, dead_code)]
+
+mod support;
+
+use std::path::Path;
+
+use creel_runtime::{Facts, Rootfs, Step, plan};
+use creel_types::spec::*;
+use expect_test::{Expect, expect};
+use support::{docker_like, mount};
+
+fn facts() -> Facts {
+    let text = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+                41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    Facts { cgroups: creel_runtime::mounts::cgroup_hierarchies(text) }
+}
+
+fn rootfs() -> Rootfs {
+    Rootfs::Overlay {
+        lower: vec!["/l/2".into(), "/l/1".into()],
+        upper: "/c/upper".into(),
+        work: "/c/work".into(),
+    }
+}
+
+fn titles(spec: &Spec, init: Option<&Path>, expected: &Expect) {
+    let text = match plan("abc", spec, Path::new("/bundle"), &rootfs(), init, &facts()) {
+        Ok(plan) => plan.steps.iter().map(|step| format!("{}: {}\n", step.group(), step.title())).collect(),
+        Err(e) => format!("{e}\n"),
+    };
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn docker_like_order() {
+    let mut spec = docker_like(&["sh"]);
+    spec.root.as_mut().unwrap().readonly = true;
+    spec.process.as_mut().unwrap().terminal = true;
+    spec.mounts.push(mount("/data", "bind", "relative", "rbind,ro"));
+    let linux = spec.linux.as_mut().unwrap();
+    linux.sysctl.insert("net.ipv4.ip_forward".into(), "1".into());
+    linux.seccomp = Some(Seccomp { default_action: "SCMP_ACT_ALLOW".into(), ..Seccomp::default() });
+    linux.masked_paths.truncate(2);
+    linux.readonly_paths.truncate(2);
+    titles(
+        &spec,
+        Some(Path::new("/usr/bin/creel")),
+        &expect![[r#"
+        cgroup: join the control group
+        namespaces: make a cgroup namespace
+        namespaces: bring up the loopback interface
+        namespaces: make a session keyring
+        namespaces: set the host name box
+        root: open the sources of bind mounts
+        root: cut the mounts off from the host's
+        root: mount the overlay root
+        mounts: mount proc on /proc
+        mounts: mount tmpfs on /dev
+        mounts: mount devpts on /dev/pts
+        mounts: mount sysfs on /sys
+        mounts: mount cgroup on /sys/fs/cgroup
+        mounts: mount mqueue on /dev/mqueue
+        mounts: mount tmpfs on /dev/shm
+        mounts: mount /bundle/relative on /data
+        devices: make the device /dev/null
+        devices: make the device /dev/zero
+        devices: make the device /dev/full
+        devices: make the device /dev/random
+        devices: make the device /dev/urandom
+        devices: make the device /dev/tty
+        devices: link /dev/fd to /proc/self/fd
+        devices: link /dev/stdin to /proc/self/fd/0
+        devices: link /dev/stdout to /proc/self/fd/1
+        devices: link /dev/stderr to /proc/self/fd/2
+        devices: link /dev/ptmx to pts/ptmx
+        devices: open the terminal
+        mounts: bind /usr/bin/creel on /sbin/docker-init
+        paths: make the working directory /
+        paths: write the kernel parameter net/ipv4/ip_forward
+        paths: make /proc/bus read-only
+        paths: make /proc/fs read-only
+        paths: mask /proc/asound
+        paths: mask /proc/acpi
+        paths: make the root read-only
+        pivot: change the root
+        process: prepare the process
+        process: wait for the start
+        process: load the system call filter
+        process: execute the program
+    "#]],
+    );
+}
+
+#[test]
+fn one_mount_in_full() {
+    let mut spec = docker_like(&["sh"]);
+    spec.mounts = vec![
+        mount("/sys//fs/./cgroup/", "cgroup", "cgroup", "ro,nosuid"),
+        mount("/data", "", "relative", "rbind,rro,noatime,rslave"),
+        mount("/tmp", "tmpfs", "tmpfs", "size=1m,nodev,sync"),
+    ];
+    let plan = plan("abc", &spec, Path::new("/bundle"), &rootfs(), None, &facts()).unwrap();
+    let mounts: Vec<&Step> = plan.steps.iter().filter(|step| matches!(step, Step::Mount { .. })).collect();
+    expect![[r#"
+        [
+          {
+            "step": "mount",
+            "mount": {
+              "kind": "cgroup",
+              "destination": "/sys/fs/cgroup",
+              "hierarchies": [
+                {
+                  "name": "cpu,cpuacct",
+                  "mountpoint": "/sys/fs/cgroup/cpu,cpuacct",
+                  "controllers": [
+                    "cpu",
+                    "cpuacct"
+                  ]
+                },
+                {
+                  "name": "systemd",
+                  "mountpoint": "/sys/fs/cgroup/systemd",
+                  "controllers": [
+                    "name=systemd"
+                  ]
+                }
+              ],
+              "namespaced": true,
+              "options": {
+                "bind": false,
+                "recursive": false,
+                "attributes": {
+                  "set": 3,
+                  "clear": 0
+                },
+                "tree_attributes": {
+                  "set": 0,
+                  "clear": 0
+                }
+              }
+            }
+          },
+          {
+            "step": "mount",
+            "mount": {
+              "kind": "bind",
+              "destination": "/data",
+              "source": "/bundle/relative",
+              "options": {
+                "bind": true,
+                "recursive": true,
+                "attributes": {
+                  "set": 16,
+                  "clear": 112
+                },
+                "tree_attributes": {
+                  "set": 1,
+                  "clear": 0
+                },
+                "propagation": {
+                  "mode": 524288,
+                  "recursive": true
+                }
+              }
+            }
+          },
+          {
+            "step": "mount",
+            "mount": {
+              "kind": "new",
+              "destination": "/tmp",
+              "filesystem": "tmpfs",
+              "source": "tmpfs",
+              "options": {
+                "bind": false,
+                "recursive": false,
+                "attributes": {
+                  "set": 4,
+                  "clear": 0
+                },
+                "tree_attributes": {
+                  "set": 0,
+                  "clear": 0
+                },
+                "superblock": [
+                  "sync"
+                ],
+                "data": [
+                  [
+                    "size",
+                    "1m"
+                  ]
+                ]
+              }
+            }
+          }
+        ]"#]]
+    .assert_eq(&serde_json::to_string_pretty(&mounts).unwrap());
+}
+
+#[test]
+fn refusals() {
+    let mut spec = docker_like(&["sh"]);
+    spec.linux.as_mut().unwrap().namespaces.clear();
+    titles(
+        &spec,
+        None,
+        &expect![[r#"
+        linux.namespaces: a container without a mount namespace of its own is not supported: its root would be the host's business
+    "#]],
+    );
+    let mut spec = docker_like(&["sh"]);
+    spec.mounts.push(mount("/", "tmpfs", "tmpfs", ""));
+    titles(
+        &spec,
+        None,
+        &expect![[r#"
+        mounts[7].destination: nothing can be mounted over the root itself; use root.path
+    "#]],
+    );
+    let mut spec = docker_like(&["sh"]);
+    spec.process.as_mut().unwrap().capabilities.as_mut().unwrap().bounding.push("CAP_FLY".into());
+    titles(
+        &spec,
+        None,
+        &expect![[r#"
+        process.capabilities: CAP_FLY is no capability
+    "#]],
+    );
+    let mut spec = docker_like(&["sh"]);
+    spec.linux.as_mut().unwrap().sysctl.insert("vm.swappiness".into(), "1".into());
+    titles(
+        &spec,
+        None,
+        &expect![[r#"
+        linux.sysctl.vm.swappiness: this parameter belongs to no namespace: it would change the host
+    "#]],
+    );
+    let mut spec = docker_like(&["sh"]);
+    spec.process.as_mut().unwrap().user.uid = u32::MAX;
+    titles(
+        &spec,
+        None,
+        &expect![[r#"
+        process.user.uid: 4294967295 is no id: the kernel reads it as "unchanged"
+    "#]],
+    );
+}
