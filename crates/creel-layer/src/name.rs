@@ -68,9 +68,10 @@ pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, name].join(&b'/') }
 }
 
-/// Whether `path` is `ancestor` or below it.
-pub(crate) fn is_within(path: &[u8], ancestor: &[u8]) -> bool {
-    ancestor.is_empty() || path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+/// The range in which all paths below `path`, and no others, lie in the order of their bytes. Not for the root.
+pub(crate) fn below(path: &[u8]) -> std::ops::Range<Vec<u8>> {
+    // `0` follows `/` in ASCII.
+    [path, b"/"].concat()..[path, b"0"].concat()
 }
 
 /// What an entry of a layer asks for (OCI image-spec, `layer.md`, "Whiteouts").
@@ -231,8 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn within() {
-        assert!(is_within(b"a/b", b"a") && is_within(b"a", b"a") && is_within(b"a", b""));
-        assert!(!is_within(b"ab", b"a") && !is_within(b"", b"a"));
+    fn below_a_path() {
+        let within = |path: &[u8], of: &[u8]| below(of).contains(&path.to_vec());
+        assert!(within(b"a/b", b"a") && within(b"a/\xff/c", b"a") && within(b"a/b/c", b"a/b"));
+        assert!(!within(b"a", b"a") && !within(b"ab", b"a") && !within(b"a-/b", b"a") && !within(b"b", b"a"));
     }
 }

@@ -1,6 +1,6 @@
 //! One entry at a time: making the file that it describes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -37,7 +37,7 @@ pub(crate) enum Manner {
 pub(crate) struct Layer {
     pub(super) lowers: Lowers,
     /// Directories of this layer that hide the lower ones.
-    pub(super) opaque: HashSet<Vec<u8>>,
+    pub(super) opaque: BTreeMap<Vec<u8>, ()>,
     /// What no entry has described, but an entry needed.
     pub(super) implied: BTreeMap<Vec<u8>, Implied>,
     pub(super) composed: bool,
@@ -56,7 +56,7 @@ pub(super) enum Implied {
 impl Manner {
     /// A layer on top of these, topmost first.
     pub(crate) fn layer(lowers: Vec<OwnedFd>) -> Self {
-        let (opaque, implied) = (HashSet::new(), BTreeMap::new());
+        let (opaque, implied) = (BTreeMap::new(), BTreeMap::new());
         let lowers = Lowers::new(lowers);
         Manner::Layer(Box::new(Layer { lowers, opaque, implied, composed: false, root_entry: false }))
     }

@@ -52,7 +52,7 @@ impl Applier {
             set_opaque(dir).map_err(|error| Error::entry(&entry.name, "mark as opaque", error))?;
         }
         if let Some(layer) = self.layer_mut() {
-            layer.opaque.insert(path);
+            layer.opaque.insert(path, ());
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Applier {
     pub(super) fn hide_all_in_root(&mut self) -> Result<()> {
         let failed = |error: Errno| Error::entry(b"/", "hide the layers below", error);
         let Some(layer) = self.layer_mut() else { return Ok(()) };
-        if !layer.opaque.contains(&[][..]) {
+        if !layer.opaque.contains_key(&[][..]) {
             return Ok(());
         }
         layer.composed = true;

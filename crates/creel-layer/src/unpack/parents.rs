@@ -1,5 +1,6 @@
 //! The directory that an entry goes into: found, remembered, or made.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -11,7 +12,7 @@ use super::attributes::{Attributes, Late};
 use super::lower::Found;
 use crate::error::{Error, Result, printable};
 use crate::fs;
-use crate::name::{is_within, join};
+use crate::name::{below, join};
 use crate::resolve::{Step, Walk};
 use crate::tar::Entry;
 
@@ -115,11 +116,11 @@ impl Applier {
         let mut ancestor = path;
         while let Some(slash) = ancestor.iter().rposition(|byte| *byte == b'/') {
             ancestor = &ancestor[..slash];
-            if layer.opaque.contains(ancestor) {
+            if layer.opaque.contains_key(ancestor) {
                 return Ok(Found::Nothing);
             }
         }
-        if layer.opaque.contains(&[][..]) {
+        if layer.opaque.contains_key(&[][..]) {
             return Ok(Found::Nothing);
         }
         layer.composed = true;
@@ -153,10 +154,10 @@ impl Applier {
     /// Forgets what is known about a path and all below it, because it has been removed.
     pub(super) fn forget(&mut self, path: &[u8]) {
         self.places.clear();
-        self.late.retain(|known, _| !is_within(known, path));
+        forget_in(&mut self.late, path);
         if let Some(layer) = self.layer_mut() {
-            layer.opaque.retain(|known| !is_within(known, path));
-            layer.implied.retain(|known, _| !is_within(known, path));
+            forget_in(&mut layer.opaque, path);
+            forget_in(&mut layer.implied, path);
         }
     }
 
@@ -164,12 +165,15 @@ impl Applier {
     /// taken from turned out to be hidden. `itself`: also `path`.
     pub(super) fn reset_implied(&mut self, path: &[u8], itself: bool, entry: &Entry) -> Result<()> {
         let Some(layer) = self.layer_mut() else { return Ok(()) };
-        let known: Vec<(Vec<u8>, Implied)> = layer
-            .implied
-            .iter()
-            .filter(|(known, _)| is_within(known, path) && (itself || *known != path))
-            .map(|(known, what)| (known.clone(), *what))
-            .collect();
+        let range = if path.is_empty() {
+            layer.implied.range(Vec::new()..)
+        } else {
+            layer.implied.range(below(path))
+        };
+        let mut known: Vec<(Vec<u8>, Implied)> = range.map(|(known, what)| (known.clone(), *what)).collect();
+        if let Some(what) = layer.implied.get(path).filter(|_| itself) {
+            known.push((path.to_vec(), *what));
+        }
         for (known, what) in known {
             let failed = |error: Errno| Error::entry(&entry.name, "hide what was taken from below", error);
             match what {
@@ -189,6 +193,15 @@ impl Applier {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes a path and all below it off a list. Only these are looked at: archives with very many entries exist.
+fn forget_in<T>(list: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) {
+    list.remove(path);
+    let gone: Vec<Vec<u8>> = list.range(below(path)).map(|(known, _)| known.clone()).collect();
+    for known in gone {
+        list.remove(&known);
     }
 }
 
