@@ -109,7 +109,11 @@ impl Attacher {
     /// Writes as much as the socket takes.
     pub(crate) fn flush(&mut self) {
         while !self.gone && !self.out.is_empty() {
-            match rustix::net::send(&self.socket, self.out.as_slices().0, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match rustix::net::send(
+                &self.socket,
+                self.out.as_slices().0,
+                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+            ) {
                 Ok(n) => drop(self.out.drain(..n)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,

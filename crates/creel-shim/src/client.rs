@@ -3,8 +3,9 @@
 //! An async daemon uses [`spawn`] (or its parts) and wraps the sockets itself; [`crate::framing`] cuts and writes
 //! the messages.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -114,7 +115,8 @@ impl Control {
         loop {
             match self.read_message()? {
                 Message::Event(event) => self.events.push_back(event),
-                Message::Reply(Reply { seq, outcome }) if seq == self.seq => {
+                // 0: the shim could not begin at all.
+                Message::Reply(Reply { seq, outcome }) if seq == self.seq || seq == 0 => {
                     return match outcome {
                         Outcome::Ok(answer) => Ok(answer),
                         Outcome::Error(failure) => Err(ClientError::Refused(failure)),
@@ -146,9 +148,21 @@ impl Control {
     }
 }
 
-fn connect(dir: &Path) -> Result<UnixStream, ClientError> {
+/// Connects to the socket in `dir`.
+pub(crate) fn connect(dir: &Path) -> Result<UnixStream, ClientError> {
+    let failed = |e| ClientError::Connect(dir.join(files::SOCKET), e);
+    let open = File::open(dir).map_err(failed)?;
+    UnixStream::connect(socket_path(dir, &open)).map_err(failed)
+}
+
+/// The path of the socket in `dir`, which is open; through its descriptor if it is too long for an address (unix(7)).
+pub(crate) fn socket_path(dir: &Path, open: &File) -> PathBuf {
+    const ADDRESS: usize = 108;
     let path = dir.join(files::SOCKET);
-    UnixStream::connect(&path).map_err(|e| ClientError::Connect(path, e))
+    if path.as_os_str().len() < ADDRESS {
+        return path;
+    }
+    format!("/proc/self/fd/{}/{}", open.as_raw_fd(), files::SOCKET).into()
 }
 
 fn read_line(stream: &mut UnixStream, lines: &mut Lines) -> Result<Vec<u8>, ClientError> {

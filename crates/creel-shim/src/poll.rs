@@ -14,7 +14,7 @@ pub(crate) type Task = u64;
 /// What a descriptor is to the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// SIGCHLD and SIGTERM.
+    /// SIGTERM, and SIGCHLD of orphans that the shim inherited.
     Signals,
     /// The listening socket.
     Listener,
@@ -22,6 +22,8 @@ pub(crate) enum Token {
     Oom,
     /// A control connection, or one that has not said yet what it is.
     Control(u64),
+    /// The end of a process that the shim started.
+    Process(Task),
     /// Output of a process.
     Output(Task, Stream),
     /// A process's stdin.

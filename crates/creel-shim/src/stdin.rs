@@ -17,12 +17,7 @@ pub(crate) struct Stdin {
 }
 
 impl Stdin {
-    /// Will write to `fd`, which must not block; `None` takes and forgets everything.
-    pub(crate) fn new(fd: Option<OwnedFd>) -> Self {
-        Self { fd, queue: VecDeque::new(), ending: false }
-    }
-
-    /// Gives the queue its descriptor: bytes may have come before the process existed.
+    /// Gives the queue its descriptor, which must not block: bytes may have come before the process existed.
     pub(crate) fn connect(&mut self, fd: OwnedFd) {
         self.fd = Some(fd);
     }
@@ -86,7 +81,9 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        (reader, Stdin::new(Some(writer)))
+        let mut stdin = Stdin::default();
+        stdin.connect(writer);
+        (reader, stdin)
     }
 
     #[test]

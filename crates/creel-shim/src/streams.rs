@@ -147,7 +147,12 @@ impl Streams {
     }
 
     /// Reads one buffer of an output and passes it on. Returns whether there was anything.
-    pub(crate) fn read_output(&mut self, stream: Stream, buffer: &mut [u8], log: Option<&mut Logger>) -> bool {
+    pub(crate) fn read_output(
+        &mut self,
+        stream: Stream,
+        buffer: &mut [u8],
+        log: Option<&mut Logger>,
+    ) -> bool {
         let Some(at) = self.outputs.iter().position(|o| o.stream == stream) else { return false };
         let output = &mut self.outputs[at];
         match rustix::io::read(&output.fd, &mut *buffer) {

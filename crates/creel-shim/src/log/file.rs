@@ -88,6 +88,7 @@ impl LogFile {
     }
 
     /// Lines lost since they were last told of.
+    #[cfg(test)]
     pub(crate) fn lost_lines(&self) -> u64 {
         self.lost_lines
     }

@@ -146,14 +146,15 @@ fn the_file_holds_both_streams_and_the_last_line_without_newline() {
 fn rotation_keeps_so_many_files_and_loses_nothing_in_between() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut logger =
-        Logger::new(LogFile::new(path.clone(), Limits { max_size: Some(1000), max_files: 3 }));
+    let mut logger = Logger::new(LogFile::new(path.clone(), Limits { max_size: Some(1000), max_files: 3 }));
     for number in 0..100 {
         logger.write(Stream::Stdout, format!("line {number}\n").as_bytes(), time(0));
     }
     logger.finish(time(0));
-    let mut names: Vec<_> =
-        std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["log", "log.1", "log.2"]);
     let mut all = Vec::new();
@@ -172,8 +173,7 @@ fn rotation_keeps_so_many_files_and_loses_nothing_in_between() {
 fn one_file_is_truncated_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut logger =
-        Logger::new(LogFile::new(path.clone(), Limits { max_size: Some(500), max_files: 1 }));
+    let mut logger = Logger::new(LogFile::new(path.clone(), Limits { max_size: Some(500), max_files: 1 }));
     for number in 0..100 {
         logger.write(Stream::Stdout, format!("line {number}\n").as_bytes(), time(0));
     }

@@ -4,22 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the container's root file system comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Rootfs {
-    /// A directory that is the root as it stands.
-    Directory(PathBuf),
-    /// An overlay, mounted inside the container's new mount namespace.
-    Overlay {
-        /// Read-only layers, topmost first.
-        lower: Vec<PathBuf>,
-        /// The writable layer.
-        upper: PathBuf,
-        /// Overlayfs's work directory, on the file system of `upper`.
-        work: PathBuf,
-    },
-}
+pub use creel_runtime::Rootfs;
 
 /// The content of `shim.json`: everything about one container that its OCI specification does not say.
 ///

@@ -84,7 +84,7 @@ pub enum Message {
 /// The answer to the request with the same `seq`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// The request's number; 0 if the request could not be read.
+    /// The request's number; 0 if the request could not be read, or if the shim could not begin at all.
     pub seq: u64,
     /// What came of it.
     #[serde(flatten)]

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use creel_sys::pty::{WindowSize, set_size};
-use creel_types::{Classify, ErrorKind};
+use creel_types::ErrorKind;
 use jiff::Timestamp;
 
 use super::{Exec, Process, Shim};
@@ -64,6 +64,7 @@ impl<L: Launcher> Shim<L> {
             log.file().open();
         }
         self.status = Status::Created;
+        self.note_all(launched.warnings);
         let mut timings = launched.timings;
         timings.push(elapsed("shim create", begun));
         Ok(Answer::Created { pid: launched.pid, timings })
@@ -75,8 +76,8 @@ impl<L: Launcher> Shim<L> {
             _ => return Err(self.conflict("start")),
         };
         let begun = Instant::now();
-        let mut timings = match self.launcher.start() {
-            Ok(timings) => timings,
+        let (mut timings, warnings) = match self.launcher.start() {
+            Ok(result) => result,
             Err(failure) => {
                 self.failed = Some(failure.clone());
                 return Err(failure);
@@ -89,13 +90,17 @@ impl<L: Launcher> Shim<L> {
         if let Err(error) = super::setup::write_json(&self.dir, files::STATE, &record) {
             self.troubles.note(&format!("cannot write {}: {error}", files::STATE));
         }
+        self.note_all(warnings);
         timings.push(elapsed("shim start", begun));
         Ok(Answer::Started { pid, started_at, timings })
     }
 
     fn signal(&mut self, signal: i32, all: bool) -> Result<Answer, Failure> {
         if !(1..=creel_sys::signal::MAX).contains(&signal) {
-            return Err(failure(ErrorKind::InvalidArgument, format!("{signal} is no signal of Linux (1 to 64)")));
+            return Err(failure(
+                ErrorKind::InvalidArgument,
+                format!("{signal} is no signal of Linux (1 to 64)"),
+            ));
         }
         let Some(init) = self.init.as_ref().filter(|_| self.ended.is_none()) else {
             return Err(self.conflict("signal"));
@@ -107,14 +112,20 @@ impl<L: Launcher> Shim<L> {
                 Some(libc::ESRCH) => ErrorKind::Conflict,
                 _ => ErrorKind::Internal,
             };
-            return Err(failure(kind, format!("cannot send signal {signal} to process {}: {error}", init.pid)));
+            return Err(failure(
+                kind,
+                format!("cannot send signal {signal} to process {}: {error}", init.pid),
+            ));
         }
         Ok(Answer::Done)
     }
 
     fn resize(&mut self, exec_id: Option<&str>, width: u16, height: u16) -> Result<Answer, Failure> {
         let Some(console) = self.streams_of(exec_id)?.console() else {
-            return Err(failure(ErrorKind::Conflict, "cannot resize: the process has no terminal".to_owned()));
+            return Err(failure(
+                ErrorKind::Conflict,
+                "cannot resize: the process has no terminal".to_owned(),
+            ));
         };
         set_size(console, WindowSize { rows: height, columns: width })
             .map_err(|e| failure(ErrorKind::Internal, format!("cannot resize the terminal: {e}")))?;
@@ -156,7 +167,14 @@ impl<L: Launcher> Shim<L> {
             code: None,
             reported: false,
         });
+        self.note_all(launched.warnings);
         Ok(pid)
+    }
+
+    fn note_all(&mut self, warnings: Vec<String>) {
+        for warning in warnings {
+            self.troubles.note(&warning);
+        }
     }
 
     fn shutdown(&mut self, force: bool) -> Result<Answer, Failure> {
@@ -239,7 +257,10 @@ fn pipes(stdin: bool, stdout: bool, stderr: bool) -> Result<(Pipes, Ours), Failu
             // The other end has its own file description: the process sees ordinary pipes.
             set_nonblocking(fd)?;
         }
-        Ok((Pipes { stdin, stdout, stderr }, Ours { stdin: our_stdin, stdout: our_stdout, stderr: our_stderr }))
+        Ok((
+            Pipes { stdin, stdout, stderr },
+            Ours { stdin: our_stdin, stdout: our_stdout, stderr: our_stderr },
+        ))
     };
     make().map_err(|e| failure(ErrorKind::Unavailable, format!("cannot make the process's pipes: {e}")))
 }
@@ -261,9 +282,4 @@ fn connect(
 
 fn elapsed(step: &str, since: Instant) -> Timing {
     (step.to_owned(), since.elapsed().as_micros() as u64)
-}
-
-/// Turns any classified error into what goes over the wire.
-pub(crate) fn refused(error: &impl Classify) -> Failure {
-    failure(error.kind(), error.to_string())
 }

@@ -14,12 +14,14 @@ use crate::control::{Connection, Kind};
 use crate::failure;
 use crate::framing;
 use crate::launch::Launcher;
-use crate::proto::{Attach, Call, Event, ExecStart, Failure, Opening, Outcome, Reply, Request, Status, StreamReply};
+use crate::proto::{
+    Attach, Call, Event, ExecStart, Failure, Opening, Outcome, Reply, Request, Status, StreamReply,
+};
 
 impl<L: Launcher> Shim<L> {
     pub(super) fn accept(&mut self) {
         loop {
-            match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            match rustix::net::accept_with(&self.listener.fd, SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let id = self.new_id();
                     self.connections.push(Connection::new(id, socket));
@@ -84,7 +86,9 @@ impl<L: Launcher> Shim<L> {
     fn open_stream(&mut self, connection: Connection, line: &[u8]) {
         let opening = match framing::decode::<Opening>(line) {
             Ok(opening) => opening,
-            Err(error) => return self.refuse(connection, failure(ErrorKind::InvalidArgument, error.to_string())),
+            Err(error) => {
+                return self.refuse(connection, failure(ErrorKind::InvalidArgument, error.to_string()));
+            }
         };
         match opening {
             Opening::Attach(attach) => self.attach(connection, attach),

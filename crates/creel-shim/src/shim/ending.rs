@@ -11,7 +11,7 @@ use crate::launch::Launcher;
 use crate::proto::{Event, ExecEnd, ExitRecord, Status, files};
 
 /// How long an exited container's shim waits for attachers and subscribers that do not read.
-pub(super) const LINGER: Duration = Duration::from_secs(10);
+pub(super) const LINGER: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 
 impl<L: Launcher> Shim<L> {
     /// A child was reaped: the container's first process, an exec's, or an orphan that the shim inherited.
@@ -124,10 +124,17 @@ impl<L: Launcher> Shim<L> {
             Some(_) => None,
             None => Some("the container ended before its program was started".to_owned()),
         };
-        self.finish(ExitRecord { code: ended.code(), signal, oom_killed: self.oom_killed, finished_at, error });
+        self.finish(ExitRecord {
+            code: ended.code(),
+            signal,
+            oom_killed: self.oom_killed,
+            finished_at,
+            error,
+        });
     }
 
-    /// Log, record, event, cgroup: in this order, so that whoever hears of the end finds everything in place.
+    /// Log, record, streams, cgroup, event: in this order, so that whoever hears of the end finds everything in place
+    /// and can start the container again under the same names.
     fn finish(&mut self, record: ExitRecord) {
         if let Some(log) = &mut self.log {
             log.finish(Timestamp::now());
@@ -137,12 +144,12 @@ impl<L: Launcher> Shim<L> {
         }
         self.status = Status::Exited;
         self.record = Some(record.clone());
-        self.tell(&Event::Exit { record });
         self.main.end();
         self.main.tidy(Instant::now());
         if let Err(failure) = self.launcher.remove() {
             self.troubles.note(&failure.message);
         }
+        self.tell(&Event::Exit { record });
         self.linger = Some((Instant::now(), usize::MAX));
     }
 

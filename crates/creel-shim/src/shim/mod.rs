@@ -24,7 +24,7 @@ use crate::streams::{StdinRule, Streams};
 use crate::trouble::Troubles;
 
 /// How long a shim whose container was never started lives without a control connection.
-const ABANDONED: Duration = Duration::from_secs(10);
+const ABANDONED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// How long the loop pauses what failed for lack of something: room for the log, descriptors for connections.
 const RETRY: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ pub(crate) struct Shim<L> {
     connections: Vec<Connection>,
     next_id: u64,
     signals: OwnedFd,
-    listener: OwnedFd,
+    listener: setup::Listener,
     listener_pause: Option<Instant>,
     log: Option<Logger>,
     log_retry: Option<Instant>,
@@ -104,14 +104,14 @@ impl<L: Launcher> Shim<L> {
             }
             self.advance();
         }
-        let _ = std::fs::remove_file(self.dir.join(crate::proto::files::SOCKET));
+        self.listener.remove();
     }
 
     fn wait(&mut self, ready: &mut Vec<(Token, PollFlags)>) -> std::io::Result<()> {
         let mut interests = Interests::default();
         interests.add(Token::Signals, self.signals.as_fd(), PollFlags::IN);
         match self.listener_pause {
-            None => interests.add(Token::Listener, self.listener.as_fd(), PollFlags::IN),
+            None => interests.add(Token::Listener, self.listener.fd.as_fd(), PollFlags::IN),
             Some(at) => interests.wake_at(at),
         }
         if let Some(fd) = self.launcher.oom_fd().filter(|_| self.init.is_some()) {
@@ -122,7 +122,13 @@ impl<L: Launcher> Shim<L> {
             interests.add(Token::Control(connection.id), fd, flags);
         }
         self.main.interests(&mut interests);
+        if let Some(init) = self.init.as_ref().filter(|_| self.ended.is_none()) {
+            interests.add(Token::Process(MAIN), init.pidfd.as_fd(), PollFlags::IN);
+        }
         for exec in &self.execs {
+            if exec.code.is_none() {
+                interests.add(Token::Process(exec.task), exec.process.pidfd.as_fd(), PollFlags::IN);
+            }
             exec.streams.interests(&mut interests);
         }
         for at in [
@@ -140,6 +146,7 @@ impl<L: Launcher> Shim<L> {
     fn serve(&mut self, token: Token, flags: PollFlags) {
         match token {
             Token::Signals => self.serve_signals(),
+            Token::Process(_) => self.reap(),
             Token::Listener => self.accept(),
             Token::Oom => self.check_oom(),
             Token::Control(id) => self.serve_connection(id, flags),
@@ -178,7 +185,11 @@ impl<L: Launcher> Shim<L> {
                 self.terminate();
             }
         }
-        // Signals of one kind are merged while they are pending: look for all that ended.
+        self.reap();
+    }
+
+    /// Signals of one kind are merged while they are pending: looks for all that ended.
+    fn reap(&mut self) {
         while let Ok(Some((pid, ended))) = creel_sys::process::wait(creel_sys::process::Whom::Any, false) {
             self.process_ended(pid, ended);
         }

@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use creel_sys::signal::{self, SignalSet};
 use creel_types::ErrorKind;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,7 +58,8 @@ impl Arguments {
 /// Names the step that failed.
 pub(crate) fn detach(control_fd: i32) -> Result<OwnedFd, String> {
     let step = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
-    let control = creel_sys::inherited::take(control_fd).map_err(step("cannot take the control connection"))?;
+    let control =
+        creel_sys::inherited::take(control_fd).map_err(step("cannot take the control connection"))?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").map_err(step("/dev/null"))?;
     for fd in 0..3 {
         creel_sys::process::dup_to_stdio(&null, fd).map_err(step("cannot replace a standard descriptor"))?;
@@ -82,25 +82,42 @@ pub(crate) fn take_signals() -> io::Result<OwnedFd> {
     signal::signalfd(signals)
 }
 
+/// The listening socket, and the file that it is.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(super) fd: OwnedFd,
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl Listener {
+    /// Removes the socket's file, unless another shim's is in its place.
+    pub(super) fn remove(&self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Listens on `shim.sock` in `dir`, unless another shim answers there.
 ///
 /// # Errors
 /// `AddrInUse` if one does; else the kernel's.
-pub(crate) fn listen(dir: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn listen(dir: &Path) -> io::Result<Listener> {
     let path = dir.join(files::SOCKET);
-    let address = SocketAddrUnix::new(&path)?;
-    let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    if rustix::net::connect(&probe, &address).is_ok() {
+    if crate::client::connect(dir).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     match fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let listener = UnixListener::bind(&path)?;
+    let open = fs::File::open(dir)?;
+    let listener = UnixListener::bind(crate::client::socket_path(dir, &open))?;
     listener.set_nonblocking(true)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener.into())
+    let file = fs::symlink_metadata(&path)?;
+    Ok(Listener { fd: listener.into(), path, file: (file.dev(), file.ino()) })
 }
 
 /// Reads a JSON file.
@@ -110,8 +127,9 @@ pub(crate) fn listen(dir: &Path) -> io::Result<OwnedFd> {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text = fs::read(path)
         .map_err(|e| failure(ErrorKind::Internal, format!("cannot read {}: {e}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| failure(ErrorKind::InvalidArgument, format!("{} is not what it should be: {e}", path.display())))
+    serde_json::from_slice(&text).map_err(|e| {
+        failure(ErrorKind::InvalidArgument, format!("{} is not what it should be: {e}", path.display()))
+    })
 }
 
 /// Writes a JSON file whole or not at all, replacing what was there.
@@ -145,7 +163,7 @@ impl<L: Launcher> Shim<L> {
         config: ShimConfig,
         launcher: L,
         own_pids: bool,
-        (control, signals, listener): (OwnedFd, OwnedFd, OwnedFd),
+        (control, signals, listener): (OwnedFd, OwnedFd, Listener),
     ) -> Self {
         let log = config.log_path.clone().map(|path| {
             let limits =

@@ -1,5 +1,9 @@
 //! The door to the runtime and the cgroup: what the loop asks of them, so that it can be tested without either.
 
+mod container;
+
+pub(crate) use container::Container;
+
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use creel_types::spec::Process;
@@ -25,6 +29,8 @@ pub(crate) struct Launched {
     pub(crate) console: Option<OwnedFd>,
     /// Where the time went.
     pub(crate) timings: Vec<Timing>,
+    /// What could not be done exactly as asked.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Makes processes and speaks for the container's cgroup.
@@ -32,11 +38,17 @@ pub(crate) trait Launcher {
     /// Sets the container up, waiting before its program.
     fn create(&mut self, pipes: Pipes) -> Result<Launched, Failure>;
 
-    /// Executes the program.
-    fn start(&mut self) -> Result<Vec<Timing>, Failure>;
+    /// Executes the program. Yields where the time went, and warnings.
+    fn start(&mut self) -> Result<(Vec<Timing>, Vec<String>), Failure>;
 
     /// Runs one more process in the container whose first is `pid`.
-    fn exec(&mut self, pid: i32, pidfd: BorrowedFd<'_>, process: &Process, pipes: Pipes) -> Result<Launched, Failure>;
+    fn exec(
+        &mut self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        process: &Process,
+        pipes: Pipes,
+    ) -> Result<Launched, Failure>;
 
     /// Signals every process of the container; SIGKILL reaches frozen ones too.
     fn signal_all(&mut self, signal: i32) -> Result<(), Failure>;

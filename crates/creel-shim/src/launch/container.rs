@@ -1,0 +1,172 @@
+//! The real launcher: a container by creel-runtime, in a cgroup by creel-cgroup.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use creel_cgroup::{Cgroup, Hierarchies, OomWatch};
+use creel_runtime::{CreateOptions, Created, ExecOptions, Stdio};
+use creel_types::spec::{NamespaceKind, Process, Resources, Spec};
+use creel_types::{Classify, ErrorKind};
+
+use super::{Launched, Launcher, Pipes};
+use crate::failure;
+use crate::proto::{Failure, ShimConfig, Timing};
+
+/// One container of this host.
+#[derive(Debug)]
+pub(crate) struct Container {
+    config: ShimConfig,
+    spec: Spec,
+    cgroup: Option<Cgroup>,
+    oom: Option<OomWatch>,
+    created: Option<Created>,
+    /// The first process, to signal where there is no cgroup.
+    init: Option<OwnedFd>,
+}
+
+impl Container {
+    /// Nothing exists yet.
+    pub(crate) fn new(config: ShimConfig, spec: Spec) -> Self {
+        Self { config, spec, cgroup: None, oom: None, created: None, init: None }
+    }
+
+    /// Whether the container's processes die with its first one.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        let namespaces = self.spec.linux.iter().flat_map(|linux| &linux.namespaces);
+        namespaces.into_iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none())
+    }
+
+    fn make_cgroup(&mut self) -> Result<(), Failure> {
+        let Some(path) = &self.config.cgroup_path else { return Ok(()) };
+        let none = Resources::default();
+        let resources = self.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&none);
+        let hierarchies = Hierarchies::detect().map_err(|e| refused(&e))?;
+        let cgroup = Cgroup::create(&hierarchies, path, resources).map_err(|e| refused(&e))?;
+        // Without a memory controller there is nothing to watch.
+        self.oom = cgroup.oom_watch().ok();
+        self.cgroup = Some(cgroup);
+        Ok(())
+    }
+}
+
+impl Launcher for Container {
+    fn create(&mut self, pipes: Pipes) -> Result<Launched, Failure> {
+        let begun = Instant::now();
+        self.make_cgroup()?;
+        let mut timings = vec![("cgroup".to_owned(), begun.elapsed().as_micros() as u64)];
+        let options = CreateOptions {
+            id: &self.config.id,
+            spec: &self.spec,
+            bundle: &self.config.bundle,
+            rootfs: &self.config.rootfs,
+            stdio: stdio(pipes),
+            cgroup: self.cgroup.as_ref(),
+            init: self.config.init.clone(),
+        };
+        let mut created = creel_runtime::create(options).map_err(|e| refused(&e))?;
+        let copy = || created.pidfd.try_clone();
+        let (pidfd, own) = copy()
+            .and_then(|first| Ok((first, copy()?)))
+            .map_err(|e| failure(ErrorKind::Unavailable, format!("cannot copy a pidfd: {e}")))?;
+        self.init = Some(own);
+        timings.append(&mut created.timings);
+        let launched = Launched {
+            pid: created.pid,
+            pidfd,
+            console: created.console.take(),
+            timings,
+            warnings: std::mem::take(&mut created.warnings),
+        };
+        self.created = Some(created);
+        Ok(launched)
+    }
+
+    fn start(&mut self) -> Result<(Vec<Timing>, Vec<String>), Failure> {
+        let Some(created) = self.created.take() else {
+            return Err(failure(
+                ErrorKind::Conflict,
+                "cannot start: the container does not exist".to_owned(),
+            ));
+        };
+        let started = created.start().map_err(|e| refused(&e))?;
+        Ok((started.timings, started.warnings))
+    }
+
+    fn exec(
+        &mut self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        process: &Process,
+        pipes: Pipes,
+    ) -> Result<Launched, Failure> {
+        let options = ExecOptions {
+            target_pid: pid,
+            target_pidfd: pidfd,
+            spec: &self.spec,
+            process,
+            stdio: stdio(pipes),
+            cgroup: self.cgroup.as_ref(),
+        };
+        let execed = creel_runtime::exec(options).map_err(|e| refused(&e))?;
+        Ok(Launched {
+            pid: execed.pid,
+            pidfd: execed.pidfd,
+            console: execed.console,
+            timings: execed.timings,
+            warnings: execed.warnings,
+        })
+    }
+
+    fn signal_all(&mut self, signal: i32) -> Result<(), Failure> {
+        match (&self.cgroup, &self.init) {
+            (Some(cgroup), _) if signal == libc::SIGKILL => cgroup.kill_all().map_err(|e| refused(&e)),
+            (Some(cgroup), _) => {
+                for pid in cgroup.pids().map_err(|e| refused(&e))? {
+                    // Who has ended meanwhile needs no signal.
+                    let _ = creel_sys::signal::kill(pid, signal);
+                }
+                Ok(())
+            }
+            (None, Some(init)) => {
+                let _ = creel_sys::pidfd::send_signal(init, signal);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+    }
+
+    fn oom_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.oom.as_ref().map(AsFd::as_fd)
+    }
+
+    fn oom_kills(&mut self) -> u64 {
+        let Some(watch) = &self.oom else { return 0 };
+        if watch.consume().is_err() {
+            self.oom = None;
+            return self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()).unwrap_or(0);
+        }
+        watch.oom_kills().unwrap_or(0)
+    }
+
+    fn remove(&mut self) -> Result<(), Failure> {
+        // A container that was created and never started is killed by this.
+        self.created = None;
+        self.oom = None;
+        match self.cgroup.take() {
+            Some(cgroup) => cgroup.remove().map_err(|e| refused(&e)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn stdio(pipes: Pipes) -> Stdio {
+    Stdio { stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr }
+}
+
+fn refused(error: &impl Classify) -> Failure {
+    failure(error.kind(), error.to_string())
+}
