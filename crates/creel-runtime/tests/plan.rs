@@ -1,5 +1,5 @@
 //! Plans as snapshots: no root needed.
-#![allow(missing_docs, unreachable_pub, dead_code)]
+#![allow(missing_docs, unreachable_pub, dead_code, clippy::unwrap_used)]
 
 mod support;
 
