@@ -1,14 +1,21 @@
-//! System call filters.
+//! System call filters: from the specification's rules to a program that the kernel runs on every call.
+//!
+//! [`default_profile`] is Docker's default profile as a table of facts, [`from_docker_json`] reads profiles in Docker's
+//! format, [`compile`] makes a classic BPF program (seccomp(2)) of either. Where the specification
+//! (`config-linux.md`, "Seccomp") leaves something open, libseccomp and runc decide, because profiles are written
+//! against them: see [`compile()`].
 
-use creel_sys::seccomp::Instruction;
-use creel_types::spec::Seccomp;
+mod arch;
+mod assemble;
+mod compile;
+mod docker;
+mod error;
+mod numbers;
+mod profile;
+#[cfg(test)]
+mod tests;
 
-use crate::Error;
-
-/// Compiles a filter.
-///
-/// # Errors
-/// Not yet written: always [`Error::Unsupported`].
-pub fn compile(_filter: &Seccomp) -> Result<Vec<Instruction>, Error> {
-    Err(Error::unsupported("linux.seccomp", "the compiler is not there yet"))
-}
+pub use compile::compile;
+pub use docker::from_docker_json;
+pub use error::Error;
+pub use profile::default_profile;
