@@ -275,7 +275,7 @@ impl Streams {
         let mut lost_input = false;
         self.attachers.retain(|a| {
             lost_input |= a.is_gone() && a.gives_stdin();
-            !a.is_gone() && !(ended && a.is_flushed())
+            !(a.is_gone() || ended && a.is_flushed())
         });
         if lost_input && rule == StdinRule::EndWithAttacher {
             self.end_stdin();

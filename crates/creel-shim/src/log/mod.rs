@@ -47,6 +47,10 @@ impl Logger {
     /// Takes output as it was read and writes the lines that it completes.
     pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8], now: Timestamp) {
         let Self { file, stdout, stderr, line } = self;
+        if file.is_waiting() {
+            // There may be room again: what waits goes first, and makes room for what comes.
+            file.flush();
+        }
         let splitter = if stream == Stream::Stdout { stdout } else { stderr };
         splitter.push(bytes, now, |text, time| {
             line.clear();

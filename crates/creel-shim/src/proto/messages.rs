@@ -24,6 +24,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "messages live for a moment, one at a time")]
 pub enum Call {
     /// Sets the container up, all but executing its program. Answer: [`Answer::Created`].
     Create,
@@ -243,6 +244,7 @@ pub enum Event {
 /// daemon's death changes nothing: use [`Call::CloseStdin`] to end it. An exec's stdin ends with its connection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "messages live for a moment, one at a time")]
 pub enum Opening {
     /// Joins the streams of the container, or of an exec that runs.
     Attach(Attach),

@@ -221,7 +221,7 @@ impl<L: Launcher> Shim<L> {
             status: self.status,
             pid: self.init.as_ref().filter(|_| self.ended.is_none()).map(|init| init.pid),
             started_at: self.started_at,
-            oom_killed: self.oom_killed,
+            oom_killed: self.oom_kills > 0,
             record: self.record.clone(),
             execs: self
                 .execs

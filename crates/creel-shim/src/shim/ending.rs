@@ -71,6 +71,9 @@ impl<L: Launcher> Shim<L> {
         if self.listener_pause.is_some_and(|at| at <= now) {
             self.listener_pause = None;
         }
+        if let Some((_, retries)) = self.oom_retry.filter(|(at, _)| *at <= now) {
+            self.check_oom(retries);
+        }
         self.advance_log(now);
         self.watch_abandonment(now);
         self.watch_linger(now);
@@ -115,7 +118,7 @@ impl<L: Launcher> Shim<L> {
             self.report_exec(end);
         }
         let Some((ended, finished_at)) = self.ended else { return };
-        self.check_oom();
+        self.check_oom(0);
         let signal = match ended {
             Ended::Exited(_) => None,
             Ended::Signaled { signal, .. } => Some(signal),
@@ -127,7 +130,7 @@ impl<L: Launcher> Shim<L> {
         self.finish(ExitRecord {
             code: ended.code(),
             signal,
-            oom_killed: self.oom_killed,
+            oom_killed: self.oom_kills > 0,
             finished_at,
             error,
         });
@@ -138,6 +141,9 @@ impl<L: Launcher> Shim<L> {
     fn finish(&mut self, record: ExitRecord) {
         if let Some(log) = &mut self.log {
             log.finish(Timestamp::now());
+            if log.file().is_waiting() {
+                self.troubles.note("the log could not be written to the end: its last lines are lost");
+            }
         }
         if let Err(error) = super::setup::write_json(&self.dir, files::EXIT, &record) {
             self.troubles.note(&format!("cannot write {}: {error}", files::EXIT));

@@ -29,6 +29,10 @@ const ABANDONED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 })
 /// How long the loop pauses what failed for lack of something: room for the log, descriptors for connections.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long, and how often, the count of OOM kills is awaited after the kernel's word of an OOM.
+const OOM_PAUSE: Duration = Duration::from_millis(20);
+const OOM_RETRIES: u32 = 10;
+
 /// Bytes read at once from a pipe or socket.
 const READ: usize = 32 * 1024;
 
@@ -66,7 +70,10 @@ pub(crate) struct Shim<L> {
     status: Status,
     init: Option<Process>,
     started_at: Option<Timestamp>,
-    oom_killed: bool,
+    /// How often the OOM killer has struck, as far as it was told.
+    oom_kills: u64,
+    /// When to look again after a word of an OOM that has killed nobody yet, and how often still.
+    oom_retry: Option<(Instant, u32)>,
     ended: Option<(Ended, Timestamp)>,
     failed: Option<Failure>,
     record: Option<ExitRecord>,
@@ -131,14 +138,14 @@ impl<L: Launcher> Shim<L> {
             }
             exec.streams.interests(&mut interests);
         }
-        for at in [
+        let timers = [
             self.log_retry,
+            self.oom_retry.map(|(at, _)| at),
             self.abandoned_since.map(|since| since + ABANDONED),
             self.linger.map(|(since, _)| since + ending::LINGER),
-        ] {
-            if let Some(at) = at {
-                interests.wake_at(at);
-            }
+        ];
+        for at in timers.into_iter().flatten() {
+            interests.wake_at(at);
         }
         interests.wait(ready)
     }
@@ -148,7 +155,7 @@ impl<L: Launcher> Shim<L> {
             Token::Signals => self.serve_signals(),
             Token::Process(_) => self.reap(),
             Token::Listener => self.accept(),
-            Token::Oom => self.check_oom(),
+            Token::Oom => self.check_oom(OOM_RETRIES),
             Token::Control(id) => self.serve_connection(id, flags),
             Token::Output(task, stream) => {
                 let Self { main, execs, log, buffer, .. } = self;
@@ -206,11 +213,15 @@ impl<L: Launcher> Shim<L> {
         }
     }
 
-    fn check_oom(&mut self) {
+    /// Tells of OOM kills since the last time. The kernel gives the word before it kills: then it is asked again soon.
+    fn check_oom(&mut self, retries: u32) {
         let kills = self.launcher.oom_kills();
-        if kills > 0 && !self.oom_killed {
-            self.oom_killed = true;
+        self.oom_retry = None;
+        if kills > self.oom_kills {
+            self.oom_kills = kills;
             self.tell(&Event::Oom);
+        } else if retries > 0 {
+            self.oom_retry = Some((Instant::now() + OOM_PAUSE, retries - 1));
         }
     }
 
