@@ -54,6 +54,7 @@ pub(crate) struct Streams {
     deadline: Option<Instant>,
     /// No more output will come, whatever descriptors are open.
     ended: bool,
+    lost_input: bool,
 }
 
 impl Streams {
@@ -69,6 +70,7 @@ impl Streams {
             console: None,
             deadline: None,
             ended: false,
+            lost_input: false,
         }
     }
 
@@ -280,6 +282,12 @@ impl Streams {
         if lost_input && rule == StdinRule::EndWithAttacher {
             self.end_stdin();
         }
+        self.lost_input |= lost_input && rule == StdinRule::EndWithInput;
+    }
+
+    /// Whether an attacher that gave stdin, and should end it, has vanished since the last call.
+    pub(crate) fn take_lost_input(&mut self) -> bool {
+        std::mem::take(&mut self.lost_input)
     }
 
     /// Whether the wait for more output is over.

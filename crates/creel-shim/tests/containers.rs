@@ -296,9 +296,11 @@ fn a_full_disk_stops_nobody_and_the_log_resumes() {
     // No gap up to the first lost line, nothing torn, and the end is there.
     let whole = logged.iter().enumerate().take_while(|(n, line)| **line == format!("line {n}\n")).count();
     assert!(whole > 1000 && whole < 20000, "{whole}");
-    assert_eq!(logged[whole..], ["late\n"]);
-    let troubles = rig.troubles();
-    assert!(troubles.contains(&format!("{} lines were lost", 20000 - whole + 1)), "{whole}: {troubles}");
+    // The short line on stderr may have found a place among those that waited.
+    let waited = usize::from(logged[whole..].contains(&"mid\n".to_owned()));
+    assert_eq!(logged[whole + waited..], ["late\n"]);
+    let lost = format!("{} lines were lost", 20000 - whole + 1 - waited);
+    assert!(rig.troubles().contains(&lost), "{lost}: {}", rig.troubles());
     rig.gone();
     rustix::mount::unmount(disk.path(), rustix::mount::UnmountFlags::empty()).unwrap();
 }

@@ -240,8 +240,9 @@ pub enum Event {
 /// terminal, raw bytes with one. The end of the stream means that output has ended and all of it was delivered.
 ///
 /// A half-close ends the container's stdin only if `stdin_once` is set and there is no terminal; an exec's stdin
-/// always. A connection that is gone altogether (closed, or its process killed) leaves the container's stdin open, so that the
-/// daemon's death changes nothing: use [`Call::CloseStdin`] to end it. An exec's stdin ends with its connection.
+/// always. A connection that vanishes altogether ends an exec's stdin at once. The container's stdin it ends (under the
+/// same conditions as a half-close) only if a control connection is still there a moment later: the daemon's death
+/// changes nothing. [`Call::CloseStdin`] ends it whatever the conditions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::large_enum_variant, reason = "messages live for a moment, one at a time")]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use creel_sys::process::Ended;
 use jiff::Timestamp;
 
-use super::{REMEMBERED, RETRY, Shim};
+use super::{DOUBT, REMEMBERED, RETRY, Shim};
 use crate::control::Kind;
 use crate::launch::Launcher;
 use crate::proto::{Event, ExecEnd, ExitRecord, Status, files};
@@ -63,6 +63,9 @@ impl<L: Launcher> Shim<L> {
             self.finish_ended();
         }
         self.main.tidy(now);
+        if self.main.take_lost_input() {
+            self.stdin_doubt = Some(now + DOUBT);
+        }
         for exec in &mut self.execs {
             exec.streams.tidy(now);
         }
@@ -75,6 +78,13 @@ impl<L: Launcher> Shim<L> {
             self.check_oom(retries);
         }
         self.advance_log(now);
+        if self.stdin_doubt.is_some_and(|at| at <= now) {
+            self.stdin_doubt = None;
+            // A client that went away has ended its input; with a daemon that died, nobody has said so.
+            if self.has_control() {
+                self.main.end_stdin();
+            }
+        }
         self.watch_abandonment(now);
         self.watch_linger(now);
     }
@@ -175,10 +185,14 @@ impl<L: Launcher> Shim<L> {
         }
     }
 
+    fn has_control(&self) -> bool {
+        self.connections.iter().any(|c| c.kind == Kind::Control)
+    }
+
     /// A daemon that died between spawn and start leaves nothing behind.
     fn watch_abandonment(&mut self, now: Instant) {
         let waits = matches!(self.status, Status::Idle | Status::Created) && self.ended.is_none();
-        if !waits || self.connections.iter().any(|c| c.kind == Kind::Control) {
+        if !waits || self.has_control() {
             self.abandoned_since = None;
             return;
         }

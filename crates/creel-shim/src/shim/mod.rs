@@ -26,6 +26,9 @@ use crate::trouble::Troubles;
 /// How long a shim whose container was never started lives without a control connection.
 const ABANDONED: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
+/// How long after an attacher vanished the daemon's own connection shows whether the daemon went with it.
+const DOUBT: Duration = Duration::from_millis(200);
+
 /// How long the loop pauses what failed for lack of something: room for the log, descriptors for connections.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,8 @@ pub(crate) struct Shim<L> {
     log_retry: Option<Instant>,
     troubles: Troubles,
     buffer: Box<[u8]>,
+    /// When to decide whether a vanished attacher's stdin ends.
+    stdin_doubt: Option<Instant>,
     /// Since when nobody has cared about a container that was not started.
     abandoned_since: Option<Instant>,
     /// When an exited container's streams and events last moved, and how much was unsent then.
@@ -140,6 +145,7 @@ impl<L: Launcher> Shim<L> {
         }
         let timers = [
             self.log_retry,
+            self.stdin_doubt,
             self.oom_retry.map(|(at, _)| at),
             self.abandoned_since.map(|since| since + ABANDONED),
             self.linger.map(|(since, _)| since + ending::LINGER),

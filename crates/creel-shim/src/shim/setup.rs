@@ -202,6 +202,7 @@ impl<L: Launcher> Shim<L> {
             log,
             log_retry: None,
             buffer: vec![0; READ].into_boxed_slice(),
+            stdin_doubt: None,
             abandoned_since: None,
             linger: None,
             stop: false,

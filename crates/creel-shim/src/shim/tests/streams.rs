@@ -118,6 +118,37 @@ fn stdin_stays_open_for_the_next_attacher_and_closes_on_demand() {
 }
 
 #[test]
+fn a_vanished_client_ends_stdin_but_a_killed_daemon_does_not() {
+    let once = |c: &mut ShimConfig| (c.open_stdin, c.stdin_once) = (true, true);
+    let mut rig = Rig::sh("cat; echo over", once);
+    rig.run();
+    let mut wire = rig.attach();
+    wire.say("one\n");
+    wire.until("one");
+    drop(wire);
+    assert_eq!(rig.exit().code, 0);
+    assert_eq!(rig.logged(), "one\nover\n");
+    rig.gone();
+
+    let mut rig = Rig::sh("cat; echo over", once);
+    rig.run();
+    let mut wire = rig.attach();
+    wire.say("one\n");
+    wire.until("one");
+    rig.control = Control::new(UnixStream::pair().unwrap().0);
+    drop(wire);
+    std::thread::sleep(Duration::from_millis(600));
+    rig.control = Control::connect(rig.path()).unwrap();
+    rig.control.call(Call::Subscribe).unwrap();
+    let mut wire = rig.attach();
+    wire.say("two\n");
+    wire.half_close();
+    assert_eq!(wire.output().0, b"two\nover\n");
+    assert_eq!(rig.exit().code, 0);
+    rig.gone();
+}
+
+#[test]
 fn a_big_stdin_arrives_whole() {
     let data = noise(3 << 20);
     let mut rig = Rig::sh("sleep 0.3; cat", |c| (c.open_stdin, c.stdin_once) = (true, true));
