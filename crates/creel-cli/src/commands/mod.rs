@@ -1,0 +1,39 @@
+//! The commands, one module for each family.
+
+mod attach;
+mod cp;
+mod exec;
+mod images;
+mod inspect;
+mod lifecycle;
+mod logs;
+mod ps;
+mod pull;
+mod run;
+mod stats;
+mod system;
+mod top;
+mod transfer;
+
+use crate::command::Command;
+
+/// All commands.
+pub const COMMANDS: &[&[Command]] = &[
+    run::COMMANDS,
+    attach::COMMANDS,
+    exec::COMMANDS,
+    lifecycle::COMMANDS,
+    ps::COMMANDS,
+    logs::COMMANDS,
+    inspect::COMMANDS,
+    stats::COMMANDS,
+    top::COMMANDS,
+    cp::COMMANDS,
+    images::COMMANDS,
+    pull::COMMANDS,
+    transfer::COMMANDS,
+    system::COMMANDS,
+];
+
+#[cfg(test)]
+mod tests;
