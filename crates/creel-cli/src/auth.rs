@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
 /// Takes the file from this directory (`--config`).
-pub fn set_directory(path: &str) {
+pub(crate) fn set_directory(path: &str) {
     let _ = DIRECTORY.set(PathBuf::from(path));
 }
 
@@ -22,7 +22,7 @@ fn file() -> Option<PathBuf> {
 }
 
 /// Credentials for a registry, as the API's header wants them; `None` without any.
-pub fn header(registry: &str) -> Option<String> {
+pub(crate) fn header(registry: &str) -> Option<String> {
     let text = std::fs::read_to_string(file()?).ok()?;
     of_config(&text, registry)
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// In words, when the daemon cannot be started or does not answer in time.
-pub fn ensure(socket: &Path) -> Result<(), String> {
+pub(crate) fn ensure(socket: &Path) -> Result<(), String> {
     if UnixStream::connect(socket).is_ok() || !rustix::process::geteuid().is_root() {
         return Ok(());
     }

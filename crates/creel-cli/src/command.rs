@@ -4,13 +4,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use creel_client::{Client, Endpoint};
+use creel_client::Client;
 
 use crate::failure::Failure;
 use crate::flags::{Flags, Parsed};
 
 /// What a command is given.
-pub struct Context {
+pub(crate) struct Context {
     /// The client; nothing is connected yet.
     pub client: Client,
     /// The flags and arguments.
@@ -19,36 +19,29 @@ pub struct Context {
     pub path: String,
     /// When the program began.
     pub begin: Instant,
-    /// Whether the daemon may be started if it does not answer.
-    pub autostart: bool,
 }
 
 impl Context {
     /// The positional arguments.
-    pub fn args(&self) -> &[String] {
+    pub(crate) fn args(&self) -> &[String] {
         &self.parsed.args
     }
 
     /// The argument at a place; empty if there is none (the number of arguments was checked before).
-    pub fn arg(&self, n: usize) -> &str {
+    pub(crate) fn arg(&self, n: usize) -> &str {
         self.parsed.args.get(n).map_or("", String::as_str)
-    }
-
-    /// The endpoint.
-    pub fn endpoint(&self) -> &Endpoint {
-        self.client.endpoint()
     }
 }
 
 /// What a command comes to: an exit code or a failure.
-pub type Outcome = Result<i32, Failure>;
+pub(crate) type Outcome = Result<i32, Failure>;
 
 /// A command's function, called on the async runtime.
-pub type Run = fn(Context) -> Pin<Box<dyn Future<Output = Outcome>>>;
+pub(crate) type Run = fn(Context) -> Pin<Box<dyn Future<Output = Outcome>>>;
 
 /// How many positional arguments a command takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arity {
+pub(crate) enum Arity {
     /// None.
     None,
     /// So many.
@@ -63,7 +56,7 @@ pub enum Arity {
 
 impl Arity {
     /// Why a number of arguments is wrong, in Docker's words.
-    pub fn complaint(self, count: usize) -> Option<String> {
+    pub(crate) fn complaint(self, count: usize) -> Option<String> {
         let plural = |n: usize| if n == 1 { "argument" } else { "arguments" };
         match self {
             Arity::None if count > 0 => Some("accepts no arguments".to_owned()),
@@ -79,7 +72,7 @@ impl Arity {
 }
 
 /// One command.
-pub struct Command {
+pub(crate) struct Command {
     /// Where it is found: group and name, or the name alone; the first is its own, the others are aliases.
     pub paths: &'static [&'static str],
     /// What follows the name, for the help.
@@ -99,7 +92,7 @@ pub struct Command {
 }
 
 /// The groups of commands.
-pub const GROUPS: [(&str, &str); 3] =
+pub(crate) const GROUPS: [(&str, &str); 3] =
     [("container", "Manage containers"), ("image", "Manage images"), ("system", "Manage creel")];
 
 /// Makes a [`Run`] of an async function.

@@ -12,7 +12,7 @@ use crate::units;
 
 /// What the client must know of its own, besides the request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What the API gets.
     pub request: CreateRequest,
     /// Streams to attach to.
@@ -27,7 +27,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// In words, for flags that contradict each other and files that cannot be read.
-pub fn plan(flags: &Parsed, detach: bool) -> Result<Plan, String> {
+pub(crate) fn plan(flags: &Parsed, detach: bool) -> Result<Plan, String> {
     let text = |name: &str| flags.get(name).unwrap_or_default().to_owned();
     let number = |name: &str| flags.number::<i64>(name);
     let (image, command) = match flags.args.split_first() {
@@ -412,7 +412,7 @@ mod tests {
 
     #[test]
     fn requests() {
-        check(&["-it", "--rm", "busybox", "sh", "-c", "echo -n x"], expect![[r#""#]]);
+        check(&["-it", "--rm", "busybox", "sh", "-c", "echo -n x"], expect![[r#"{"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","echo -n x"],"HostConfig":{"AutoRemove":true,"NetworkMode":"default","RestartPolicy":{"Name":"no"}},"Image":"busybox","OpenStdin":true,"StdinOnce":true,"Tty":true}"#]]);
         check(
             &[
                 "-d",
@@ -430,7 +430,7 @@ mod tests {
                 "7",
                 "busybox",
             ],
-            expect![[r#""#]],
+            expect![[r#"{"Env":["A=1"],"HostConfig":{"Memory":536870912,"MemorySwap":-1,"NanoCpus":1500000000,"NetworkMode":"default","PidsLimit":7,"RestartPolicy":{"Name":"no"}},"Image":"busybox"}"#]],
         );
         check(
             &[
@@ -445,7 +445,7 @@ mod tests {
                 "--read-only",
                 "x",
             ],
-            expect![[r#""#]],
+            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"Binds":["/a:/b:ro"],"Mounts":[{"Target":"/t","Type":"tmpfs"}],"NetworkMode":"default","ReadonlyRootfs":true,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/run":"size=1m"}},"Image":"x"}"#]],
         );
         check(
             &[
@@ -461,7 +461,7 @@ mod tests {
                 "--init",
                 "x",
             ],
-            expect![[r#""#]],
+            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"CapAdd":["NET_ADMIN"],"CapDrop":["ALL"],"Init":true,"MaskedPaths":[],"NetworkMode":"default","Privileged":true,"ReadonlyPaths":[],"RestartPolicy":{"Name":"no"},"SecurityOpt":["no-new-privileges"]},"Image":"x"}"#]],
         );
         check(
             &[
@@ -479,7 +479,7 @@ mod tests {
                 "0",
                 "x",
             ],
-            expect![[r#""#]],
+            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"Entrypoint":[""],"HostConfig":{"Devices":[{"CgroupPermissions":"rwm","PathInContainer":"/dev/fuse","PathOnHost":"/dev/fuse"}],"NetworkMode":"none","RestartPolicy":{"Name":"no"},"ShmSize":1073741824,"Ulimits":[{"Hard":2,"Name":"nofile","Soft":1}]},"Image":"x"}"#]],
         );
         check(
             &[
@@ -496,7 +496,7 @@ mod tests {
                 "name=n,alias=a",
                 "x",
             ],
-            expect![[r#""#]],
+            expect![[r#"{"AttachStdout":true,"Healthcheck":{"Interval":5000000000,"Test":["CMD-SHELL","true"]},"HostConfig":{"NetworkMode":"n","PortBindings":{"8080/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]},"RestartPolicy":{"Name":"no"}},"Image":"x","NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"OpenStdin":true}"#]],
         );
         check(
             &["--rm", "--restart", "always", "x"],

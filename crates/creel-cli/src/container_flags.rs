@@ -3,7 +3,7 @@
 use crate::flags::{Flag, device, env, mount, ulimit, values, volume};
 
 /// What both take, in the order of their names.
-pub const CONTAINER: &[Flag] = &[
+pub(crate) const CONTAINER: &[Flag] = &[
     Flag::list("add-host", "list", "Add a line to /etc/hosts (host:ip)"),
     Flag::list("annotation", "map", "Add an annotation for the OCI runtime").check(values::pair),
     Flag::list("attach", "list", "Attach to STDIN, STDOUT or STDERR").short('a').check(values::stream),
@@ -116,7 +116,7 @@ pub const CONTAINER: &[Flag] = &[
 ];
 
 /// What only `run` takes.
-pub const RUN: &[Flag] = &[
+pub(crate) const RUN: &[Flag] = &[
     Flag::switch("detach", "Run in the background and print the container's ID").short('d'),
     Flag::text("detach-keys", "string", "Keys that detach (default \"ctrl-p,ctrl-q\")"),
     Flag::switch("sig-proxy", "Pass signals on to the program (default true)"),

@@ -4,13 +4,13 @@
 //! need not guess from a closed connection whether the container has ended.
 
 /// Docker's default: Ctrl-P, Ctrl-Q.
-pub const DEFAULT: &str = "ctrl-p,ctrl-q";
+pub(crate) const DEFAULT: &str = "ctrl-p,ctrl-q";
 
 /// Bytes of a key sequence like `ctrl-p,ctrl-q` or `a,b`.
 ///
 /// # Errors
 /// For an unknown key, in Docker's words.
-pub fn parse(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
     text.split(',')
         .map(|key| {
             let unknown = || format!("Unknown character: '{key}'");
@@ -29,20 +29,20 @@ pub fn parse(text: &str) -> Result<Vec<u8>, String> {
 
 /// Looks for the sequence in what the user types; holds back what may be its beginning.
 #[derive(Debug)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     keys: Vec<u8>,
     held: usize,
 }
 
 impl Scanner {
     /// A scanner for these bytes; for none it finds nothing.
-    pub fn new(keys: Vec<u8>) -> Self {
+    pub(crate) fn new(keys: Vec<u8>) -> Self {
         Self { keys, held: 0 }
     }
 
     /// Takes what was typed and appends to `out` what goes on to the container. True when the sequence is complete:
     /// what follows it in `input` is dropped.
-    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
+    pub(crate) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
         if self.keys.is_empty() {
             out.extend_from_slice(input);
             return false;

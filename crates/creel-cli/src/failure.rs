@@ -4,7 +4,7 @@ use creel_client::Error;
 
 /// A failed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The exit code.
     pub code: i32,
     /// What goes to standard error, without the last line break; nothing if empty.
@@ -13,22 +13,22 @@ pub struct Failure {
 
 impl Failure {
     /// A failure with exit code 1.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { code: 1, message: message.into() }
     }
 
     /// The same with another exit code.
-    pub fn code(self, code: i32) -> Self {
+    pub(crate) fn code(self, code: i32) -> Self {
         Self { code, ..self }
     }
 
     /// A failure that was told already.
-    pub fn silent(code: i32) -> Self {
+    pub(crate) fn silent(code: i32) -> Self {
         Self { code, message: String::new() }
     }
 
     /// A failure of `creel run` or one like it before the container ran: Docker's form, with a hint at the help.
-    pub fn of_run(error: impl std::fmt::Display, code: i32, command: &str) -> Self {
+    pub(crate) fn of_run(error: impl std::fmt::Display, code: i32, command: &str) -> Self {
         Self { code, message: format!("creel: {error}\n\nRun '{command} --help' for more information") }
     }
 }
@@ -40,7 +40,7 @@ impl From<Error> for Failure {
 }
 
 /// The exit code of a failed `run` or `start -a`, from the daemon's words, as Docker's client tells it.
-pub fn start_code(error: &Error) -> i32 {
+pub(crate) fn start_code(error: &Error) -> i32 {
     let text = error.to_string().to_lowercase();
     if text.contains("executable file not found")
         || text.contains("no such file or directory")

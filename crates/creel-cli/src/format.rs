@@ -7,7 +7,7 @@ use crate::table::{self, LIST};
 use crate::template::{Scope, Template, Value};
 
 /// A list to be shown.
-pub struct Listing<'a> {
+pub(crate) struct Listing<'a> {
     /// What the user gave as `--format`.
     pub format: Option<&'a str>,
     /// The template of the table without `--format`.
@@ -23,12 +23,12 @@ pub struct Listing<'a> {
 }
 
 /// Nothing besides fields.
-pub fn no_method(_: &Value, _: &str, _: &[Value]) -> Option<Value> {
+pub(crate) fn no_method(_: &Value, _: &str, _: &[Value]) -> Option<Value> {
     None
 }
 
 /// A row from fields and texts, in the order of names.
-pub fn row(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+pub(crate) fn row(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     let mut pairs: Vec<(String, Value)> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     Value::Map(pairs)
@@ -39,7 +39,7 @@ impl Listing<'_> {
     ///
     /// # Errors
     /// When the template cannot be parsed or executed.
-    pub fn render(&self) -> Result<String, Failure> {
+    pub(crate) fn render(&self) -> Result<String, Failure> {
         let given = self.format.filter(|format| !format.is_empty()).unwrap_or("table");
         let (is_table, source) = match given.strip_prefix("table") {
             Some("") => (true, self.table.to_owned()),
@@ -97,7 +97,7 @@ fn heading_of_method(name: &str, arguments: &[Value]) -> Option<Value> {
 }
 
 /// Cuts a text to `width` characters, the last of them an ellipsis.
-pub fn ellipsis(text: &str, width: usize) -> String {
+pub(crate) fn ellipsis(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -45,7 +45,7 @@ fn rows(out: &mut String, rows: &[(&str, &str)]) {
 }
 
 /// The help of the whole program.
-pub fn program() -> String {
+pub(crate) fn program() -> String {
     const COMMON: [&str; 10] =
         ["run", "exec", "ps", "pull", "push", "images", "logs", "stop", "version", "info"];
     let mut out = String::from(
@@ -71,7 +71,7 @@ pub fn program() -> String {
 }
 
 /// The help of a group.
-pub fn group(name: &str) -> String {
+pub(crate) fn group(name: &str) -> String {
     let about = GROUPS.iter().find(|(n, _)| *n == name).map_or("", |(_, about)| about);
     let mut out = format!("Usage:  creel {name} COMMAND\n\n{about}\n\nCommands:\n");
     rows(&mut out, &listed(name));
@@ -80,14 +80,14 @@ pub fn group(name: &str) -> String {
 }
 
 /// The lines that tell how a command is called.
-pub fn usage(command: &Command, path: &str) -> String {
+pub(crate) fn usage(command: &Command, path: &str) -> String {
     let lines: Vec<String> =
         command.usage.iter().map(|usage| format!("{path} {usage}").trim_end().to_owned()).collect();
     format!("Usage:  {}", lines.join("\n\t"))
 }
 
 /// The help of a command called as `path`.
-pub fn command(command: &Command, path: &str) -> String {
+pub(crate) fn command(command: &Command, path: &str) -> String {
     let mut out = format!("{}\n\n{}\n", usage(command, path), command.about);
     if !command.long.is_empty() {
         let _ = writeln!(out, "\n{}", command.long);
@@ -139,12 +139,12 @@ fn options(flags: Flags, width: usize) -> String {
 }
 
 /// The nearest command to a misspelt one, in the group or at the top.
-pub fn nearest(group: &str, name: &str) -> Option<&'static str> {
+pub(crate) fn nearest(group: &str, name: &str) -> Option<&'static str> {
     crate::flags::suggest::nearest(name, listed(group).into_iter().map(|(name, _)| name))
 }
 
 /// Finds a command by its words: how many of them name it, and the command.
-pub fn lookup(words: &[String]) -> Option<(usize, &'static Command)> {
+pub(crate) fn lookup(words: &[String]) -> Option<(usize, &'static Command)> {
     let first = words.first()?;
     if let Some(second) = words.get(1)
         && let Some(command) = find(&format!("{first} {second}"))

@@ -2,7 +2,7 @@
 
 /// Indents a JSON text as Go's `json.Indent` does: one member a line, empty objects and arrays as `{}` and `[]`.
 /// `prefix` begins every line but the first.
-pub fn indent(text: &[u8], prefix: &str, step: &str) -> String {
+pub(crate) fn indent(text: &[u8], prefix: &str, step: &str) -> String {
     let mut out = Vec::with_capacity(text.len() * 2);
     let mut depth = 0usize;
     let mut in_string = false;

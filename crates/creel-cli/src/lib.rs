@@ -173,7 +173,7 @@ fn run(
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("creel: starting the async runtime: {e}")))?;
-    let context = Context { client: Client::new(endpoint), parsed, path, begin, autostart };
+    let context = Context { client: Client::new(endpoint), parsed, path, begin };
     let outcome = runtime.block_on((command.run)(context));
     // Threads that still read standard input must not hold the program up.
     runtime.shutdown_background();

@@ -14,7 +14,7 @@ const READER_GONE: i32 = 141;
 ///
 /// # Errors
 /// The kernel's: EPIPE when the reader has gone, EIO, ENOSPC.
-pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
             Ok(n) => bytes = &bytes[n..],
@@ -32,7 +32,7 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
 ///
 /// # Errors
 /// A silent failure when the reader has gone; else one that tells why.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
 }
 
@@ -40,7 +40,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`print`].
-pub fn print_line(text: &str) -> Result<(), Failure> {
+pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
     print_bytes(format!("{text}\n").as_bytes())
 }
 
@@ -48,7 +48,7 @@ pub fn print_line(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`print`].
-pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     write_all(std::io::stdout().as_fd(), bytes).map_err(|e| match e {
         Errno::PIPE => Failure::silent(READER_GONE),
         e => Failure::new(format!("writing to standard output: {}", crate::os_words(&e.into()))),
@@ -56,6 +56,6 @@ pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Writes a line to standard error; nobody could be told if that fails.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let _ = write_all(std::io::stderr().as_fd(), format!("{text}\n").as_bytes());
 }

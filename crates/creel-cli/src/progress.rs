@@ -11,7 +11,7 @@ use crate::output::write_all;
 use crate::units::human_size;
 
 /// A display of progress messages.
-pub struct Display<'a> {
+pub(crate) struct Display<'a> {
     out: BorrowedFd<'a>,
     /// Columns of the terminal; `None` elsewhere.
     columns: Option<usize>,
@@ -21,12 +21,12 @@ pub struct Display<'a> {
 
 impl<'a> Display<'a> {
     /// A display on a descriptor; on a terminal of so many columns if given.
-    pub fn new(out: BorrowedFd<'a>, columns: Option<usize>) -> Self {
+    pub(crate) fn new(out: BorrowedFd<'a>, columns: Option<usize>) -> Self {
         Self { out, columns, quiet: false, lines: HashMap::new() }
     }
 
     /// The same, which shows nothing but errors.
-    pub fn quiet(self, quiet: bool) -> Self {
+    pub(crate) fn quiet(self, quiet: bool) -> Self {
         Self { quiet, ..self }
     }
 
@@ -34,7 +34,7 @@ impl<'a> Display<'a> {
     ///
     /// # Errors
     /// The failure that the daemon tells in a message, or the connection's.
-    pub async fn show(
+    pub(crate) async fn show(
         &mut self,
         messages: &mut Lines<ProgressMessage>,
         mut aux: impl FnMut(&serde_json::Value),
@@ -57,7 +57,7 @@ impl<'a> Display<'a> {
     }
 
     /// What to write for a message.
-    pub fn render(&mut self, message: &ProgressMessage) -> String {
+    pub(crate) fn render(&mut self, message: &ProgressMessage) -> String {
         if let Some(stream) = &message.stream {
             self.lines.clear();
             return stream.clone();
@@ -177,7 +177,12 @@ mod tests {
         let file = std::io::stdout();
         let mut display = Display::new(file.as_fd(), Some(90));
         let text: String = messages().iter().map(|m| display.render(m)).collect();
-        expect![[r#""#]].assert_eq(&text.replace('\x1b', "^").replace('\r', "<"));
+        expect![[r#"
+            latest: Pulling from library/x
+            aaa: Pulling fs layer
+            bbb: Pulling fs layer
+            ^[2A<^[2Kaaa: Downloading [======>                  ]    500kB/2MB^[2B<^[1A<^[2Kbbb: Downloading       7B^[1B<^[2A<^[2Kaaa: Pull complete^[2B<Digest: sha256:1
+        "#]].assert_eq(&text.replace('\x1b', "^").replace('\r', "<"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::terminal::{self, RawMode};
 
 /// What one is attached to.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub(crate) enum Target {
     /// A container's main process.
     Container(String),
     /// An exec.
@@ -19,7 +19,7 @@ pub enum Target {
 
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// All output was delivered and the container's side closed.
     Closed,
     /// The user typed the keys that detach.
@@ -32,7 +32,7 @@ pub enum Ended {
 const PATIENCE: u32 = 3;
 
 /// A running session.
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     client: &'a Client,
     target: Target,
     signals: Option<Signals>,
@@ -50,7 +50,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The kernel's, when signals, threads or the terminal cannot be had.
-    pub fn begin(
+    pub(crate) fn begin(
         client: &'a Client,
         target: Target,
         hijacked: Hijacked,
@@ -69,12 +69,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When the user insists on leaving.
-    pub async fn during<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(crate) async fn during<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::pin!(future);
         loop {
             let signal = tokio::select! {
                 value = &mut future => return Ok(value),
-                signal = next(&self.signals) => signal,
+                signal = next(&mut self.signals) => signal,
             };
             self.signal(signal).await?;
         }
@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When the connection fails, or the user insists on leaving.
-    pub async fn to_end(&mut self) -> Result<Ended, Failure> {
+    pub(crate) async fn to_end(&mut self) -> Result<Ended, Failure> {
         loop {
             let signal = tokio::select! {
                 biased;
@@ -103,14 +103,14 @@ impl<'a> Session<'a> {
                         Err(Failure::new(format!("copying the output: {}", crate::os_words(&e.into()))))
                     }
                 },
-                signal = next(&self.signals) => signal,
+                signal = next(&mut self.signals) => signal,
             };
             self.signal(signal).await?;
         }
     }
 
     /// Tells the container's terminal the size of the user's, if there is one.
-    pub async fn resize(&self) {
+    pub(crate) async fn resize(&self) {
         if let (true, Some((rows, columns))) = (self.tty, terminal::size()) {
             // The program may have ended meanwhile; nothing is lost then.
             let _ = match &self.target {
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
     }
 
     /// Gives the terminal back.
-    pub fn leave_raw(&mut self) {
+    pub(crate) fn leave_raw(&mut self) {
         self.raw = None;
     }
 
@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
     }
 }
 
-async fn next(signals: &Option<Signals>) -> i32 {
+async fn next(signals: &mut Option<Signals>) -> i32 {
     match signals {
         Some(signals) => signals.next().await,
         None => std::future::pending().await,

@@ -23,7 +23,7 @@ const BUFFER: usize = 64 << 10;
 
 /// What to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Standard input to the container.
     pub stdin: bool,
     /// The container's output to standard output.
@@ -38,7 +38,7 @@ pub struct Plan {
 
 /// How copying the output ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The container's side closed: all output has been written.
     Closed,
     /// The user's reader has gone.
@@ -49,7 +49,7 @@ pub enum End {
 
 /// Copying that is under way.
 #[derive(Debug)]
-pub struct Copying {
+pub(crate) struct Copying {
     /// Resolves when the output has ended.
     pub output: oneshot::Receiver<End>,
     /// Resolves when the user typed the keys that detach; its sender is dropped when input ends otherwise.
@@ -59,7 +59,7 @@ pub struct Copying {
 
 impl Copying {
     /// Closes the connection both ways.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
@@ -68,7 +68,7 @@ impl Copying {
 ///
 /// # Errors
 /// The kernel's, when the socket cannot be made blocking or a thread cannot be started.
-pub fn start(hijacked: Hijacked, plan: Plan) -> std::io::Result<Copying> {
+pub(crate) fn start(hijacked: Hijacked, plan: Plan) -> std::io::Result<Copying> {
     let (socket, early) = hijacked.into_blocking()?;
     let socket = Arc::new(socket);
     let (output_end, output) = oneshot::channel();

@@ -14,14 +14,14 @@ static HOOK: Once = Once::new();
 
 /// Raw mode of standard input; ends when this is dropped.
 #[derive(Debug)]
-pub struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
     /// Makes standard input raw; `None` if it is no terminal.
     ///
     /// # Errors
     /// The kernel's (tcsetattr(3)).
-    pub fn enter() -> std::io::Result<Option<Self>> {
+    pub(crate) fn enter() -> std::io::Result<Option<Self>> {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {
             return Ok(None);
@@ -49,7 +49,7 @@ impl Drop for RawMode {
 }
 
 /// Gives the terminal back the mode it had before [`RawMode::enter`]; does nothing if there was none.
-pub fn restore() {
+pub(crate) fn restore() {
     // `try_lock`: a panic while the lock is held must not hang here.
     let saved = match SAVED.try_lock() {
         Ok(mut guard) => guard.take(),
@@ -61,22 +61,22 @@ pub fn restore() {
 }
 
 /// Whether standard input is a terminal.
-pub fn stdin_is_terminal() -> bool {
+pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
 /// Whether standard output is a terminal.
-pub fn stdout_is_terminal() -> bool {
+pub(crate) fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
 /// Whether standard error is a terminal.
-pub fn stderr_is_terminal() -> bool {
+pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
 /// Rows and columns of the terminal on standard output, or else on standard error; `None` without one.
-pub fn size() -> Option<(u16, u16)> {
+pub(crate) fn size() -> Option<(u16, u16)> {
     let of = |size: rustix::termios::Winsize| (size.ws_row, size.ws_col);
     tcgetwinsize(std::io::stdout())
         .or_else(|_| tcgetwinsize(std::io::stderr()))

@@ -7,7 +7,7 @@ use creel_client::Step;
 
 /// The phases of a command, measured here, with the daemon's own steps within them.
 #[derive(Debug)]
-pub struct Timings {
+pub(crate) struct Timings {
     begin: Instant,
     last: Instant,
     phases: Vec<(&'static str, Duration, Vec<Step>)>,
@@ -15,24 +15,24 @@ pub struct Timings {
 
 impl Timings {
     /// Begins to measure at `begin`.
-    pub fn since(begin: Instant) -> Self {
+    pub(crate) fn since(begin: Instant) -> Self {
         Self { begin, last: begin, phases: Vec::new() }
     }
 
     /// Ends a phase now.
-    pub fn phase(&mut self, name: &'static str) {
+    pub(crate) fn phase(&mut self, name: &'static str) {
         self.phase_with(name, Vec::new());
     }
 
     /// Ends a phase now, in which the daemon took these steps.
-    pub fn phase_with(&mut self, name: &'static str, steps: Vec<Step>) {
+    pub(crate) fn phase_with(&mut self, name: &'static str, steps: Vec<Step>) {
         let now = Instant::now();
         self.phases.push((name, now - self.last, steps));
         self.last = now;
     }
 
     /// The table.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         render(&self.phases, self.last - self.begin)
     }
 }

@@ -12,7 +12,7 @@ use crate::streams;
 use crate::terminal;
 
 /// `attach` and `start`.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["attach", "container attach"],
         usage: &["[OPTIONS] CONTAINER"],

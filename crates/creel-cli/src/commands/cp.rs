@@ -20,7 +20,7 @@ use crate::terminal;
 use crate::units::human_size;
 
 /// `cp`.
-pub const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[Command {
     paths: &["cp", "container cp"],
     usage: &["[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-", "[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH"],
     about: "Copy files/folders between a container and the local filesystem",

@@ -11,7 +11,7 @@ use crate::streams;
 use crate::terminal;
 
 /// `exec`.
-pub const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[Command {
     paths: &["exec", "container exec"],
     usage: &["[OPTIONS] CONTAINER COMMAND [ARG...]"],
     about: "Execute a command in a running container",

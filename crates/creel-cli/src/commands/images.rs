@@ -18,7 +18,7 @@ use crate::template::Value;
 use crate::units::{human_size, human_size_with};
 
 /// The commands on local images.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["images", "image ls", "image list"],
         usage: &["[OPTIONS] [REPOSITORY[:TAG]]"],
@@ -136,7 +136,7 @@ async fn images(c: Context) -> Outcome {
 const NONE: &str = "<none>";
 
 /// The rows of one image: one for each tag, or for each digest without a tag.
-pub fn image_rows(image: &ImageSummary, trunc: bool, digests: bool, now: Timestamp) -> Vec<Value> {
+pub(super) fn image_rows(image: &ImageSummary, trunc: bool, digests: bool, now: Timestamp) -> Vec<Value> {
     let mut tags: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for reference in &image.repo_tags {
         if let Some((repository, tag)) = reference.rsplit_once(':').filter(|_| reference != "<none>:<none>") {

@@ -14,7 +14,7 @@ const FORMAT: Flag = Flag::text("format", "string", "'json' or a Go template").s
 const SIZE: Flag = Flag::switch("size", "Display sizes of containers").short('s');
 
 /// `inspect` and its two special forms.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["inspect"],
         usage: &["[OPTIONS] NAME|ID [NAME|ID...]"],

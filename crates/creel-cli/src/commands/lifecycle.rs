@@ -31,7 +31,7 @@ const CONTAINERS: &[&str] = &["[OPTIONS] CONTAINER [CONTAINER...]"];
 const PLAIN: &[&str] = &["CONTAINER [CONTAINER...]"];
 
 /// The commands that change a container's state.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     many(&["stop", "container stop"], CONTAINERS, "Stop one or more running containers", &[STOP], run!(stop)),
     many(
         &["restart", "container restart"],
@@ -195,7 +195,7 @@ async fn rename(c: Context) -> Outcome {
 }
 
 /// Asks the user to agree; no terminal is no.
-pub fn agreed(warning: &str) -> Result<bool, Failure> {
+pub(super) fn agreed(warning: &str) -> Result<bool, Failure> {
     print(&format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);

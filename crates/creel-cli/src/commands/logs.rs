@@ -12,7 +12,7 @@ use crate::flags::{Flag, values};
 use crate::output::write_all;
 
 /// `logs`.
-pub const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[Command {
     paths: &["logs", "container logs"],
     usage: &["[OPTIONS] CONTAINER"],
     about: "Fetch the logs of a container",
@@ -31,7 +31,7 @@ pub const COMMANDS: &[Command] = &[Command {
 }];
 
 /// A time of the user's as the API wants it, unix seconds: so long ago, RFC 3339 (or a part of it), or unix seconds.
-pub fn timestamp(text: &str, now: Timestamp) -> Result<String, Failure> {
+pub(super) fn timestamp(text: &str, now: Timestamp) -> Result<String, Failure> {
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && !text.is_empty() {
         return Ok(text.to_owned());
     }
@@ -45,7 +45,7 @@ pub fn timestamp(text: &str, now: Timestamp) -> Result<String, Failure> {
         16 => format!("{text}:00Z"),
         _ if text.contains('T')
             && !text.ends_with('Z')
-            && !text[11.min(text.len())..].contains(['+', '-']) =>
+            && !text.get(11..).unwrap_or_default().contains(['+', '-']) =>
         {
             format!("{text}Z")
         }

@@ -18,7 +18,7 @@ mod transfer;
 use crate::command::Command;
 
 /// All commands.
-pub const COMMANDS: &[&[Command]] = &[
+pub(crate) const COMMANDS: &[&[Command]] = &[
     run::COMMANDS,
     attach::COMMANDS,
     exec::COMMANDS,

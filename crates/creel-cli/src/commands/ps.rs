@@ -11,7 +11,7 @@ use crate::template::Value;
 use crate::units::{human_duration, human_size_with};
 
 /// `ps`.
-pub const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[Command {
     paths: &["ps", "container ls", "container list", "container ps"],
     usage: &["[OPTIONS]"],
     about: "List containers",
@@ -36,7 +36,7 @@ pub const COMMANDS: &[Command] = &[Command {
 const TABLE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
 /// Fields and headings of containers' lists.
-pub const HEADINGS: &[(&str, &str)] = &[
+pub(super) const HEADINGS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -88,7 +88,7 @@ async fn ps(c: Context) -> Outcome {
 }
 
 /// `{{.Label "name"}}` of a row with labels as `a=b,c=d`.
-pub fn label_of(row: &Value, name: &str, arguments: &[Value]) -> Option<Value> {
+pub(super) fn label_of(row: &Value, name: &str, arguments: &[Value]) -> Option<Value> {
     let (Some(Value::Text(labels)), "Label", [Value::Text(wanted)]) = (row.get("Labels"), name, arguments)
     else {
         return None;
@@ -101,19 +101,19 @@ pub fn label_of(row: &Value, name: &str, arguments: &[Value]) -> Option<Value> {
 }
 
 /// Unix seconds as Go prints a time: `2026-11-21 11:39:31 +0000 UTC`.
-pub fn created_at(seconds: i64) -> String {
+pub(super) fn created_at(seconds: i64) -> String {
     Timestamp::from_second(seconds)
         .map(|t| t.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string())
         .unwrap_or_default()
 }
 
 /// How long ago, in words: `5 minutes ago`.
-pub fn ago(seconds: i64, now: Timestamp) -> String {
+pub(super) fn ago(seconds: i64, now: Timestamp) -> String {
     format!("{} ago", human_duration(now.as_second() - seconds))
 }
 
 /// The row of one container.
-pub fn container_row(c: &ContainerSummary, trunc: bool, now: Timestamp) -> Value {
+pub(super) fn container_row(c: &ContainerSummary, trunc: bool, now: Timestamp) -> Value {
     let command = if trunc { ellipsis(&c.command, 20) } else { c.command.clone() };
     let names: Vec<&str> = c
         .names

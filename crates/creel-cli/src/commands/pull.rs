@@ -14,7 +14,7 @@ use crate::progress::Display;
 use crate::terminal;
 
 /// `pull` and `push`.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["pull", "image pull"],
         usage: &["[OPTIONS] NAME[:TAG|@DIGEST]"],
@@ -60,7 +60,7 @@ fn parts(reference: &Reference) -> (String, String) {
 ///
 /// # Errors
 /// The daemon's, or the one it tells on the way.
-pub async fn pull_image(
+pub(super) async fn pull_image(
     client: &Client,
     reference: &Reference,
     platform: Option<&Platform>,

@@ -20,7 +20,7 @@ use crate::terminal;
 use crate::timings::Timings;
 
 /// `run` and `create`.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["run", "container run"],
         usage: &["[OPTIONS] IMAGE [COMMAND] [ARG...]"],

@@ -15,7 +15,7 @@ use crate::terminal;
 use crate::units::{bytes_size, human_size_with};
 
 /// `stats`.
-pub const COMMANDS: &[Command] = &[Command {
+pub(super) const COMMANDS: &[Command] = &[Command {
     paths: &["stats", "container stats"],
     usage: &["[OPTIONS] [CONTAINER...]"],
     about: "Display a live stream of container(s) resource usage statistics",

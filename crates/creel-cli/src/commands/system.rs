@@ -21,7 +21,7 @@ use crate::units::{bytes_size, human_size, human_size_with};
 const FORMAT: Flag = Flag::text("format", "string", "'json' or a Go template").short('f');
 
 /// The commands about the engine itself.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["version"],
         usage: &["[OPTIONS]"],

@@ -8,7 +8,7 @@ use crate::output::print;
 use crate::table::{self, TOP};
 
 /// `top`, `diff` and `port`.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["top", "container top"],
         usage: &["CONTAINER [ps OPTIONS]"],

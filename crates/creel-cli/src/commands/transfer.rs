@@ -18,7 +18,7 @@ use crate::progress::Display;
 use crate::terminal;
 
 /// Archives in and out.
-pub const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["load", "image load"],
         usage: &["[OPTIONS]"],

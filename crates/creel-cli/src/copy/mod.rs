@@ -3,5 +3,5 @@
 mod plan;
 mod stream;
 
-pub use plan::{CopyError, Destination, Location, Source, locate, plan};
-pub use stream::{Channel, Feed, rename};
+pub(crate) use plan::{Destination, Location, Source, locate, plan};
+pub(crate) use stream::{Channel, Feed, rename};

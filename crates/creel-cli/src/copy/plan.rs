@@ -2,7 +2,7 @@
 
 /// One side of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
+pub(crate) enum Location {
     /// A path on this machine.
     Local(String),
     /// A path in a container.
@@ -18,7 +18,7 @@ pub enum Location {
 
 /// Reads an argument: `CONTAINER:PATH`, a local path, or `-`. A local path with a colon is written with a `/` or `.`
 /// in front.
-pub fn locate(text: &str) -> Location {
+pub(crate) fn locate(text: &str) -> Location {
     if text == "-" {
         return Location::Stream;
     }
@@ -32,7 +32,7 @@ pub fn locate(text: &str) -> Location {
 
 /// What is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
+pub(crate) struct Source {
     /// The path as it was asked for.
     pub path: String,
     /// Whether it is a directory.
@@ -45,7 +45,7 @@ pub struct Source {
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// The path as it was asked for, links followed.
     pub path: String,
     /// Whether something is there.
@@ -56,7 +56,7 @@ pub struct Destination {
 
 /// How to unpack the source's archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopyPlan {
+pub(crate) struct CopyPlan {
     /// The directory to unpack in.
     pub directory: String,
     /// The first entry's name and what it becomes, with all that is below it.
@@ -65,7 +65,7 @@ pub struct CopyPlan {
 
 /// Why a copy makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CopyError {
+pub(crate) enum CopyError {
     /// A directory onto a file.
     #[error("cannot copy directory")]
     DirectoryOntoFile,
@@ -97,7 +97,7 @@ fn asserts_directory(path: &str) -> bool {
 ///
 /// # Errors
 /// [`CopyError`] for what `cp` refuses.
-pub fn plan(source: &Source, destination: &Destination) -> Result<CopyPlan, CopyError> {
+pub(crate) fn plan(source: &Source, destination: &Destination) -> Result<CopyPlan, CopyError> {
     let renamed = |to: &str| (source.entry != to).then(|| (source.entry.clone(), to.to_owned()));
     if destination.exists && destination.is_dir {
         // Into it, under the name that the user gave.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 /// Writes pieces into a channel that an upload is fed from; for use in a thread of its own.
 #[derive(Debug)]
-pub struct Feed(pub mpsc::Sender<io::Result<Bytes>>);
+pub(crate) struct Feed(pub mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Feed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -25,14 +25,14 @@ impl Write for Feed {
 
 /// Reads the pieces of a channel; for use in a thread of its own.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     rest: Bytes,
 }
 
 impl Channel {
     /// Reads what comes out of this channel.
-    pub fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+    pub(crate) fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
         Self { pieces, rest: Bytes::new() }
     }
 }
@@ -55,7 +55,7 @@ impl Read for Channel {
 ///
 /// # Errors
 /// When the archive is damaged, or either side fails.
-pub fn rename(from: impl Read, to: impl Write, old: &str, new: &str) -> io::Result<()> {
+pub(crate) fn rename(from: impl Read, to: impl Write, old: &str, new: &str) -> io::Result<()> {
     let mut reader = Reader::new(from);
     let mut writer = Writer::new(io::BufWriter::with_capacity(64 << 10, to));
     while let Some(mut entry) = reader.next_entry().map_err(io::Error::other)? {
