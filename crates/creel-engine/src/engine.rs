@@ -1,208 +1,459 @@
-//! The façade (skeleton).
-use crate::error::{Error, Result};
-use crate::filters::Filters;
-use crate::options::*;
-use creel_types::{Platform, Reference};
-use creel_wire::container::*;
-use creel_wire::exec::*;
-use creel_wire::image::*;
-use creel_wire::stats::Stats;
-use creel_wire::system::*;
-use jiff::Timestamp;
-use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc::Receiver;
+//! The engine: a thin façade over the use cases, which live in modules of their own.
 
-/// Credentials.
-#[derive(Debug, Clone)]
-pub struct Auth;
-impl Auth {
-    /// Parses.
-    pub fn from_json(_json: &[u8]) -> std::result::Result<Option<Auth>, Error> {
-        Ok(None)
-    }
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+
+use creel_cgroup::Hierarchies;
+use creel_distribution::Auth;
+use creel_store::Store;
+use creel_types::{Platform, Reference};
+use creel_wire::container::{
+    Change, ContainerInspect, ContainerSummary, ContainersPrune, CreateRequest, CreateResponse, PathStat, Top,
+};
+use creel_wire::exec::{ExecConfig, ExecInspect, ExecStart};
+use creel_wire::image::{HistoryItem, ImageDelete, ImageInspect, ImageSummary, ImagesPrune, ProgressMessage};
+use creel_wire::stats::Stats;
+use creel_wire::system::{DiskUsage, Event, Info, Version};
+use jiff::Timestamp;
+use tokio::sync::mpsc::{self, Receiver};
+
+use crate::containers::attach::{self, Attachment};
+use crate::containers::wait::{self, WaitHandle};
+use crate::containers::{
+    commit, create, files, inspect, list, prune, remove, rename, signal, start, stats, top,
+};
+use crate::core::{Core, blocking};
+use crate::error::{Error, Result};
+use crate::events::{self, Bus};
+use crate::execs::{self, ExecSession, Execs};
+use crate::filters::Filters;
+use crate::options::{
+    AttachOptions, ByteSource, ByteStream, CommitOptions, EngineConfig, ImportOptions, ListOptions,
+    LogOptions, LogStream, PutOptions, RemoveOptions, Timings, WaitCondition,
+};
+use crate::{containers::Registry, images, logs, reconcile, shim, system};
+
+/// The engine. Every `id` may be a full id, a name with or without a leading slash, or the beginning of an id; what
+/// is not found is [`creel_types::ErrorKind::NotFound`] with the text `No such container: …`. A change once begun runs
+/// to its end, even if the caller's future is dropped.
+#[derive(Debug)]
+pub struct Engine {
+    core: Arc<Core>,
 }
-/// The engine.
-pub struct Engine;
-/// A wait.
-pub struct WaitHandle;
-impl WaitHandle {
-    /// Waits.
-    pub async fn wait(self) -> WaitResponse {
-        WaitResponse::default()
-    }
-}
-/// An attachment.
-pub struct Attachment {
-    /// Whether there is a terminal.
-    pub tty: bool,
-}
-impl Attachment {
-    /// Runs.
-    pub async fn run(self, _io: impl AsyncRead + AsyncWrite + Unpin + Send) -> Result<AttachEnd> {
-        no()
-    }
-}
-/// An exec session.
-pub struct ExecSession {
-    /// Whether there is a terminal.
-    pub tty: bool,
-}
-impl ExecSession {
-    /// Runs.
-    pub async fn run(self, _io: impl AsyncRead + AsyncWrite + Unpin + Send) -> Result<AttachEnd> {
-        no()
-    }
-    /// Starts without anyone attached.
-    pub async fn detach(self) -> Result<()> {
-        no()
-    }
-}
-fn no<T>() -> Result<T> {
-    Err(Error::unsupported("not there yet"))
-}
-#[allow(missing_docs, unused_variables)]
+
 impl Engine {
+    /// Opens the store, finds out what still runs, connects to its shims, finishes what was begun.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or the machine has no cgroups.
     pub async fn open(config: EngineConfig) -> Result<Arc<Engine>> {
-        no()
+        let directory = config.run_dir.join("containers");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|e| Error::io(format_args!("making {}", directory.display()), e))?;
+        let root = config.root.clone();
+        let store = blocking(move || Ok(Store::open(&root)?)).await?;
+        let hierarchies = Hierarchies::detect().map_err(|e| Error::of(&e))?;
+        let (told, mut heard) = mpsc::unbounded_channel::<shim::Told>();
+        let core = Arc::new(Core {
+            config,
+            store,
+            containers: Registry::default(),
+            execs: Execs::default(),
+            events: Bus::default(),
+            hierarchies,
+            boot_id: reconcile::boot_id(),
+            told,
+        });
+        let listener = Arc::downgrade(&core);
+        tokio::spawn(async move {
+            while let Some(told) = heard.recv().await {
+                let Some(core) = listener.upgrade() else { return };
+                hear(&core, told);
+            }
+        });
+        reconcile::reconcile(&core).await?;
+        Ok(Arc::new(Engine { core }))
     }
+
+    /// Creates a container. A name of its own is given to one that brings none.
+    ///
+    /// # Errors
+    /// Conflict for a name in use, NotFound for an unknown image, Unsupported for wishes that cannot be honoured yet.
     pub async fn create(
         &self,
         name: Option<&str>,
         request: CreateRequest,
         platform: Option<Platform>,
     ) -> Result<CreateResponse> {
-        no()
+        create::create(&self.core, name, request, platform).await
     }
+
+    /// Starts a container; returns where the time went.
+    ///
+    /// # Errors
+    /// NotModified when it runs; ProgramNotFound, ProgramNotExecutable and others, which are also kept as its state.
     pub async fn start(&self, id: &str) -> Result<Timings> {
-        no()
+        start::start(&self.core, id).await
     }
+
+    /// Stops a container by `signal` (its own stop signal if `None`), and by SIGKILL after `timeout` seconds (its own
+    /// if `None`, for ever if negative).
+    ///
+    /// # Errors
+    /// NotModified when it does not run.
     pub async fn stop(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        no()
+        signal::stop(&self.core, id, signal, timeout).await
     }
+
+    /// Stops a container, if it runs, and starts it.
+    ///
+    /// # Errors
+    /// As for [`Engine::start`].
     pub async fn restart(&self, id: &str, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
-        no()
+        signal::restart(&self.core, id, signal, timeout).await
     }
+
+    /// Sends a signal by name or number, SIGKILL if `None`.
+    ///
+    /// # Errors
+    /// Conflict when it does not run.
     pub async fn kill(&self, id: &str, signal: Option<&str>) -> Result<()> {
-        no()
+        signal::kill(&self.core, id, signal).await
     }
+
+    /// Freezes all processes of a container.
+    ///
+    /// # Errors
+    /// Conflict when it does not run or is frozen.
     pub async fn pause(&self, id: &str) -> Result<()> {
-        no()
+        signal::freeze(&self.core, id, true).await
     }
+
+    /// Thaws all processes of a container.
+    ///
+    /// # Errors
+    /// Conflict when it is not frozen.
     pub async fn unpause(&self, id: &str) -> Result<()> {
-        no()
+        signal::freeze(&self.core, id, false).await
     }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// Conflict for a name in use.
     pub async fn rename(&self, id: &str, new_name: &str) -> Result<()> {
-        no()
+        rename::rename(&self.core, id, new_name).await
     }
-    pub async fn remove(&self, id: &str, o: RemoveOptions) -> Result<()> {
-        no()
+
+    /// Removes a container with its writable layer and anonymous volumes.
+    ///
+    /// # Errors
+    /// Conflict when it runs and `force` is not set.
+    pub async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        remove::remove(&self.core, id, options).await
     }
-    pub async fn wait(&self, id: &str, c: WaitCondition) -> Result<WaitHandle> {
-        no()
+
+    /// Registers a wait: an end from now on is not missed.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub async fn wait(&self, id: &str, condition: WaitCondition) -> Result<WaitHandle> {
+        wait::wait(&self.core, id, condition)
     }
-    pub async fn list(&self, o: ListOptions) -> Result<Vec<ContainerSummary>> {
-        no()
+
+    /// Lists containers, the newest first.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
+    pub async fn list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
+        list::list(&self.core, options).await
     }
+
+    /// Everything about one container; with its sizes if `size`.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn inspect(&self, id: &str, size: bool) -> Result<ContainerInspect> {
-        no()
+        inspect::inspect(&self.core, id, size).await
     }
-    pub async fn logs(&self, id: &str, o: LogOptions) -> Result<LogStream> {
-        no()
+
+    /// Reads a container's log.
+    ///
+    /// # Errors
+    /// Unsupported when its log driver keeps none.
+    pub async fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {
+        let container = self.core.containers.find(id)?;
+        logs::read(&self.core, &container, options).await
     }
-    pub async fn attach(&self, id: &str, o: AttachOptions) -> Result<Attachment> {
-        no()
+
+    /// Attaches to a container's streams, before its start or later.
+    ///
+    /// # Errors
+    /// InvalidArgument for detach keys that make no sense, Conflict when it is frozen.
+    pub async fn attach(&self, id: &str, options: AttachOptions) -> Result<Attachment> {
+        attach::attach(&self.core, id, options).await
     }
+
+    /// Sets the size of a container's terminal, in characters.
+    ///
+    /// # Errors
+    /// Conflict when it does not run.
     pub async fn resize(&self, id: &str, height: u16, width: u16) -> Result<()> {
-        no()
+        attach::resize(&self.core, id, height, width).await
     }
+
+    /// Lists the processes of a container, by the host's `ps` if options for it are given.
+    ///
+    /// # Errors
+    /// Conflict when it does not run.
     pub async fn top(&self, id: &str, ps_args: Option<&str>) -> Result<Top> {
-        no()
+        top::top(&self.core, id, ps_args).await
     }
+
+    /// Takes one reading of what a container uses.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn stats(&self, id: &str) -> Result<Stats> {
-        no()
+        stats::stats(&self.core, id).await
     }
+
+    /// What a container has changed of its image's files.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn changes(&self, id: &str) -> Result<Vec<Change>> {
-        no()
+        files::changes(&self.core, id).await
     }
+
+    /// A container's files as an archive, what is mounted left out.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn export(&self, id: &str) -> Result<ByteStream> {
-        no()
+        files::export(&self.core, id).await
     }
+
+    /// What is at a path in a container.
+    ///
+    /// # Errors
+    /// NotFound for the container or the path.
     pub async fn path_stat(&self, id: &str, path: &str) -> Result<PathStat> {
-        no()
+        files::stat(&self.core, id, path).await
     }
+
+    /// An archive of a path in a container.
+    ///
+    /// # Errors
+    /// NotFound for the container or the path.
     pub async fn archive_get(&self, id: &str, path: &str) -> Result<(PathStat, ByteStream)> {
-        no()
+        files::get(&self.core, id, path).await
     }
-    pub async fn archive_put(&self, id: &str, path: &str, o: PutOptions, tar: ByteSource) -> Result<()> {
-        no()
+
+    /// Unpacks an archive into a directory of a container.
+    ///
+    /// # Errors
+    /// NotFound for the container or the directory; what was unpacked before an error stays.
+    pub async fn archive_put(
+        &self,
+        id: &str,
+        path: &str,
+        options: PutOptions,
+        tar: ByteSource,
+    ) -> Result<()> {
+        files::put(&self.core, id, path, options, tar).await
     }
-    pub async fn commit(&self, id: &str, o: CommitOptions) -> Result<String> {
-        no()
+
+    /// Makes an image of a container; returns its id as `sha256:…`.
+    ///
+    /// # Errors
+    /// NotFound; InvalidArgument for changes that make no sense.
+    pub async fn commit(&self, id: &str, options: CommitOptions) -> Result<String> {
+        commit::commit(&self.core, id, options).await
     }
+
+    /// Removes all containers that do not run.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
     pub async fn prune_containers(&self, filters: Filters) -> Result<ContainersPrune> {
-        no()
+        prune::prune(&self.core, filters).await
     }
-    pub async fn exec_create(&self, container: &str, c: ExecConfig) -> Result<String> {
-        no()
+
+    /// Makes an exec in a running container; returns its id.
+    ///
+    /// # Errors
+    /// Conflict when the container does not run.
+    pub async fn exec_create(&self, container: &str, config: ExecConfig) -> Result<String> {
+        execs::create(&self.core, container, config)
     }
-    pub async fn exec_start(&self, exec: &str, o: ExecStart) -> Result<ExecSession> {
-        no()
+
+    /// Prepares the start of an exec; the session starts it.
+    ///
+    /// # Errors
+    /// NotFound; Conflict when it has been started already.
+    pub async fn exec_start(&self, exec: &str, options: ExecStart) -> Result<ExecSession> {
+        execs::start(&self.core, exec, options).await
     }
+
+    /// Sets the size of an exec's terminal, in characters.
+    ///
+    /// # Errors
+    /// NotFound; Conflict when it does not run.
     pub async fn exec_resize(&self, exec: &str, height: u16, width: u16) -> Result<()> {
-        no()
+        execs::resize(&self.core, exec, height, width).await
     }
+
+    /// Everything about one exec.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn exec_inspect(&self, exec: &str) -> Result<ExecInspect> {
-        no()
+        execs::inspect(&self.core, exec).await
     }
+
+    /// Pulls an image; a failure is the last message.
+    ///
+    /// # Errors
+    /// None before the first message.
     pub async fn pull(
         &self,
         reference: Reference,
         platform: Option<Platform>,
         auth: Option<Auth>,
     ) -> Result<Receiver<ProgressMessage>> {
-        no()
+        Ok(images::transfer::pull(&self.core, reference, platform, auth))
     }
+
+    /// Pushes an image; a failure is the last message.
+    ///
+    /// # Errors
+    /// NotFound when there is no such image here.
     pub async fn push(&self, reference: Reference, auth: Option<Auth>) -> Result<Receiver<ProgressMessage>> {
-        no()
+        images::transfer::push(&self.core, reference, auth)
     }
+
+    /// Gives an image another name.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn tag(&self, source: &str, target: Reference) -> Result<()> {
-        no()
+        images::tag(&self.core, source, target).await
     }
+
+    /// Lists images, the newest first. `all` is for old clients: there are no intermediate images to hide.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
     pub async fn images(&self, all: bool, filters: Filters) -> Result<Vec<ImageSummary>> {
-        no()
+        let _ = all;
+        images::list::list(&self.core, &filters)
     }
+
+    /// Everything about one image.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn image_inspect(&self, name: &str) -> Result<ImageInspect> {
-        no()
+        images::show::inspect(&self.core, name)
     }
+
+    /// The steps of an image's making, the newest first.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn image_history(&self, name: &str) -> Result<Vec<HistoryItem>> {
-        no()
+        images::show::history(&self.core, name)
     }
+
+    /// Removes a name of an image, and with the last one the image. `prune` is for old clients: there are no unnamed
+    /// parents that could be kept.
+    ///
+    /// # Errors
+    /// NotFound; Conflict when containers use it or it has several names and is given by id.
     pub async fn image_remove(&self, name: &str, force: bool, prune: bool) -> Result<Vec<ImageDelete>> {
-        no()
+        let _ = prune;
+        images::remove::remove(&self.core, name, force).await
     }
+
+    /// Removes images without a name, or with `dangling=false` all that no container uses.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
     pub async fn image_prune(&self, filters: Filters) -> Result<ImagesPrune> {
-        no()
+        images::remove::prune(&self.core, filters).await
     }
+
+    /// Loads the images of an archive; a failure is the last message.
+    ///
+    /// # Errors
+    /// None before the first message.
     pub async fn load(&self, tar: ByteSource, quiet: bool) -> Result<Receiver<ProgressMessage>> {
-        no()
+        Ok(images::transfer::load(&self.core, tar, quiet))
     }
+
+    /// An archive of images, as `docker save` makes it.
+    ///
+    /// # Errors
+    /// NotFound.
     pub async fn save(&self, names: Vec<String>) -> Result<ByteStream> {
-        no()
+        images::transfer::save(&self.core, names)
     }
-    pub async fn import(&self, tar: ByteSource, o: ImportOptions) -> Result<Receiver<ProgressMessage>> {
-        no()
+
+    /// Makes an image of a root file system's archive; a failure is the last message.
+    ///
+    /// # Errors
+    /// None before the first message.
+    pub async fn import(&self, tar: ByteSource, options: ImportOptions) -> Result<Receiver<ProgressMessage>> {
+        Ok(images::transfer::import(&self.core, tar, options))
     }
+
+    /// What this engine and this machine are.
     pub async fn info(&self) -> Info {
-        Info::default()
+        system::info(&self.core)
     }
+
+    /// Versions.
     pub fn version(&self) -> Version {
-        Version::default()
+        system::version()
     }
+
+    /// What takes how much of the disk.
+    ///
+    /// # Errors
+    /// None but failures of the system.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        no()
+        system::disk_usage(&self.core).await
     }
+
+    /// The remembered events since then (256 at most), and all that come. Unknown filters select nothing.
     pub fn events(&self, since: Option<Timestamp>, filters: Filters) -> Receiver<Event> {
-        tokio::sync::mpsc::channel(1).1
+        if let Err(e) = events::check(&filters) {
+            tracing::debug!("{e}");
+            return mpsc::channel(1).1;
+        }
+        self.core.events.listen(since, filters)
+    }
+}
+
+/// What shims tell besides the end of their containers.
+fn hear(core: &Core, told: shim::Told) {
+    match told.event {
+        creel_shim::proto::Event::ExecExit(end) => {
+            core.execs.ended(&end);
+            if let Some(container) = core.containers.get(&told.container) {
+                let particulars = [("execID", end.exec_id), ("exitCode", end.code.to_string())];
+                core.tell(&container, "exec_die", &particulars);
+            }
+        }
+        creel_shim::proto::Event::Oom => {
+            if let Some(container) = core.containers.get(&told.container) {
+                core.tell(&container, "oom", &[]);
+            }
+        }
+        _ => {}
     }
 }

@@ -89,3 +89,14 @@ impl Classify for Error {
         self.kind
     }
 }
+impl From<creel_store::Error> for Error {
+    fn from(cause: creel_store::Error) -> Self {
+        Self::of(&cause)
+    }
+}
+
+impl From<creel_shim::client::ClientError> for Error {
+    fn from(cause: creel_shim::client::ClientError) -> Self {
+        Self::of(&cause)
+    }
+}

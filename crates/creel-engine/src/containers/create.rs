@@ -1,0 +1,145 @@
+//! Create: a request becomes a record and a snapshot, both or neither.
+
+use std::sync::Arc;
+
+use creel_store::ImageRecord;
+use creel_types::{ContainerId, Platform};
+use creel_wire::container::{CreateRequest, CreateResponse};
+use jiff::Timestamp;
+
+use super::container::Container;
+use super::{host, mounts, volumes};
+use crate::core::{Core, blocking};
+use crate::error::{Error, Result};
+use crate::record::{AtRest, ContainerRecord, KIND, MountKind};
+use crate::{merge, names};
+
+/// Creates a container.
+pub(crate) async fn create(
+    core: &Arc<Core>,
+    name: Option<&str>,
+    request: CreateRequest,
+    platform: Option<Platform>,
+) -> Result<CreateResponse> {
+    let given = name.map(names::check).transpose()?.map(str::to_owned);
+    if request.config.image.is_empty() {
+        return Err(Error::invalid("no image was named"));
+    }
+    let image = image(core, &request.config.image, platform.as_ref())?;
+    let id = ContainerId::from_random(names::random_bytes());
+    let (mut record, warnings) = prepare(core, &id, &image, request)?;
+    let name = given.unwrap_or_else(|| names::random(&core.containers.names(), names::random_number));
+    let guard = core.containers.take_name(&name, &id)?;
+    record.name = name;
+    let container = Container::new(record);
+    let (store, record) = (core.store.clone(), container.record());
+    blocking(move || {
+        let json =
+            serde_json::to_vec(&*record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
+        let overlay = store.create_container(&record.id, &image, KIND, Some(&record.name), &json)?;
+        volumes::make(&store, &record, &overlay).inspect_err(|_| {
+            if let Err(e) = store.delete_container(&record.id, KIND) {
+                tracing::warn!(container = record.id.short(), "undoing a create: {e}");
+            }
+        })
+    })
+    .await?;
+    core.containers.insert(container.clone());
+    guard.keep();
+    core.tell(&container, "create", &[]);
+    Ok(CreateResponse { id: id.to_string(), warnings })
+}
+
+/// The image to run, if it is for the platform that was asked for.
+fn image(core: &Core, name: &str, platform: Option<&Platform>) -> Result<Arc<ImageRecord>> {
+    let image = core.store.resolve_image(name)?;
+    let has = image.config.platform();
+    if let Some(wanted) = platform
+        && !wanted.accepts(&has)
+    {
+        return Err(Error::not_found(format!(
+            "image with reference {name} was found but does not provide the specified platform ({wanted}): it is for {has}"
+        )));
+    }
+    Ok(image)
+}
+
+/// The record, all but its name, and what the user should be warned of.
+fn prepare(
+    core: &Core,
+    id: &ContainerId,
+    image: &ImageRecord,
+    request: CreateRequest,
+) -> Result<(ContainerRecord, Vec<String>)> {
+    let CreateRequest { mut config, mut host_config, networking_config } = request;
+    let cpus = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
+    let machine = host::Machine { cpus: online_cpus().unwrap_or(cpus) };
+    let mut warnings = host::check(&config, &host_config, networking_config.as_ref(), machine)?;
+    let platform = image.config.platform();
+    if !Platform::host().accepts(&platform) {
+        warnings.push(format!(
+            "The requested image's platform ({platform}) does not match the detected host platform ({}) and no \
+             specific platform was requested",
+            Platform::host()
+        ));
+    }
+    let image_config = image.config.config.clone().unwrap_or_default();
+    merge::merge(&mut config, &image_config)?;
+    if !config.working_dir.is_empty() {
+        if !config.working_dir.starts_with('/') {
+            return Err(Error::invalid(format!(
+                "the working directory '{}' is invalid, it needs to be an absolute path",
+                config.working_dir
+            )));
+        }
+        config.working_dir = mounts::clean(&config.working_dir);
+    }
+    host::complete(&mut host_config);
+    let mut mounts = mounts::all(&config, &host_config)?;
+    let volumes = core.dir(id).join("volumes");
+    for (n, mount) in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume).enumerate() {
+        mount.source = volumes.join(n.to_string()).display().to_string();
+    }
+    if config.hostname.is_empty() {
+        let shared = host_config.network_mode == "host" || host_config.uts_mode == "host";
+        config.hostname = if shared { hostname_of_host() } else { id.short().to_owned() };
+    } else if host_config.uts_mode == "host" {
+        return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
+    }
+    if config.hostname.len() > 63
+        || config.hostname.contains(|c: char| c.is_control() || c == '/' || c == ' ')
+    {
+        return Err(Error::invalid(format!("invalid hostname: {}", config.hostname)));
+    }
+    let record = ContainerRecord {
+        id: id.clone(),
+        name: String::new(),
+        created: Timestamp::now(),
+        config,
+        host_config,
+        image: image.id,
+        platform,
+        mounts,
+        boot_id: core.boot_id.clone(),
+        rest: AtRest::Created { code: 0, error: String::new() },
+        stopped_by_user: false,
+        removing: false,
+    };
+    Ok((record, warnings))
+}
+
+/// The host's own name.
+pub(crate) fn hostname_of_host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// How many processors are on line, whatever this process may use of them.
+pub(crate) fn online_cpus() -> Option<i64> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let mut count = 0;
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        count += last.parse::<i64>().ok()? - first.parse::<i64>().ok()? + 1;
+    }
+    Some(count)
+}

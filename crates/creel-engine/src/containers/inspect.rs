@@ -1,0 +1,96 @@
+//! Everything about one container.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use creel_wire::container::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
+
+use super::container::Container;
+use super::list;
+use crate::core::Core;
+use crate::error::Result;
+use crate::record::{AtRest, ContainerRecord, MountRecord};
+use crate::times;
+
+/// Inspects a container.
+pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<ContainerInspect> {
+    let container = core.containers.find(id)?;
+    let record = container.record();
+    let dir = core.dir(&record.id);
+    let file = |name: &str| dir.join(name).display().to_string();
+    let (size_rw, size_root_fs) = if size { list::sizes(core, &container).await } else { (None, None) };
+    let mut args = record.args();
+    let path = if args.is_empty() { String::new() } else { args.remove(0) };
+    let execs = core.execs.running_in(&record.id);
+    Ok(ContainerInspect {
+        id: record.id.to_string(),
+        created: record.created.to_string(),
+        path,
+        args,
+        state: state(&container, &record),
+        image: record.image.to_string(),
+        resolv_conf_path: file("resolv.conf"),
+        hostname_path: file("hostname"),
+        hosts_path: file("hosts"),
+        log_path: core.log_path(&record).map(|path| path.display().to_string()).unwrap_or_default(),
+        name: format!("/{}", record.name),
+        restart_count: 0,
+        driver: "overlay2".to_owned(),
+        platform: record.platform.os.clone(),
+        mount_label: String::new(),
+        process_label: String::new(),
+        app_armor_profile: String::new(),
+        exec_ids: Some(execs).filter(|ids| !ids.is_empty()),
+        host_config: record.host_config.clone(),
+        graph_driver: graph_driver(core, &record),
+        size_rw,
+        size_root_fs,
+        mounts: record.mounts.iter().filter_map(MountRecord::point).collect(),
+        config: record.config.clone(),
+        network_settings: NetworkSettings { networks: list::networks(&record), ..NetworkSettings::default() },
+    })
+}
+
+fn state(container: &Container, record: &ContainerRecord) -> ContainerState {
+    let life = container.life();
+    let mut state = ContainerState {
+        status: container.state_word().to_owned(),
+        running: life.running.is_some(),
+        paused: life.running.as_ref().is_some_and(|running| running.paused),
+        dead: life.dead,
+        started_at: times::NEVER.to_owned(),
+        finished_at: times::NEVER.to_owned(),
+        ..ContainerState::default()
+    };
+    match &record.rest {
+        AtRest::Created { code, error } => {
+            state.exit_code = i64::from(*code);
+            state.error.clone_from(error);
+        }
+        AtRest::Started { at } => state.started_at = times::rfc3339(Some(*at)),
+        AtRest::Exited { code, oom_killed, error, started_at, finished_at } => {
+            state.exit_code = i64::from(*code);
+            state.oom_killed = *oom_killed;
+            state.error.clone_from(error);
+            state.started_at = times::rfc3339(*started_at);
+            state.finished_at = times::rfc3339(Some(*finished_at));
+        }
+    }
+    if let Some(running) = &life.running {
+        state.pid = i64::from(running.pid);
+        state.started_at = times::rfc3339(Some(running.started_at));
+    }
+    state
+}
+
+fn graph_driver(core: &Core, record: &ContainerRecord) -> GraphDriver {
+    let data = core.store.snapshot(&record.id).ok().map(|overlay| {
+        let lower: Vec<String> = overlay.lower.iter().map(|path| path.display().to_string()).collect();
+        BTreeMap::from([
+            ("LowerDir".to_owned(), lower.join(":")),
+            ("UpperDir".to_owned(), overlay.upper.display().to_string()),
+            ("WorkDir".to_owned(), overlay.work.display().to_string()),
+        ])
+    });
+    GraphDriver { name: "overlay2".to_owned(), data }
+}

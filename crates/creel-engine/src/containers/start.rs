@@ -1,0 +1,270 @@
+//! Start: the Spec is written, a shim is spawned, the container is created and its program executed.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use creel_runtime::Rootfs;
+use creel_shim::proto::{self, Answer, Call, Opening, ShimConfig, files};
+use creel_types::ErrorKind;
+use jiff::Timestamp;
+
+use super::container::{Container, Pending, Running};
+use super::{ending, etc, facts, host, remove};
+use crate::core::{Core, blocking, to_the_end};
+use crate::error::{Error, Result};
+use crate::options::{RemoveOptions, Timings};
+use crate::record::{AtRest, ContainerRecord};
+use crate::shim::{Link, unexpected};
+use crate::spec;
+
+/// How long a shim is given to end itself after a start that failed.
+const SHIM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts a container.
+pub(crate) async fn start(core: &Arc<Core>, id: &str) -> Result<Timings> {
+    let container = core.containers.find(id)?;
+    let core = core.clone();
+    to_the_end(async move {
+        let _owner = container.owner.lock().await;
+        begin(&core, &container).await
+    })
+    .await
+}
+
+/// Starts a container whose owner the caller is.
+pub(crate) async fn begin(core: &Arc<Core>, container: &Arc<Container>) -> Result<Timings> {
+    let life = container.life();
+    if life.removed {
+        return Err(Error::not_found(format!("No such container: {}", container.id)));
+    }
+    if let Some(running) = life.running {
+        return Err(if running.paused {
+            Error::conflict("cannot start a paused container, try unpause instead")
+        } else {
+            Error::not_modified(format!("container {} runs already", container.id))
+        });
+    }
+    if life.dead {
+        return Err(Error::conflict("container is marked for removal and cannot be started"));
+    }
+    let mut steps = Steps::default();
+    match launch(core, container, &mut steps).await {
+        Ok(()) => {
+            core.tell(container, "start", &[]);
+            Ok(steps.timings)
+        }
+        Err(error) => Err(failed(core, container, error).await),
+    }
+}
+
+/// Steps and how long each took.
+#[derive(Default)]
+struct Steps {
+    timings: Timings,
+    since: Option<Instant>,
+}
+
+impl Steps {
+    fn begin(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    fn done(&mut self, name: &str) {
+        let now = Instant::now();
+        let since = self.since.replace(now).unwrap_or(now);
+        self.timings.push((name.to_owned(), now - since));
+    }
+
+    /// What a room below measured within the step that is done next.
+    fn within(&mut self, prefix: &str, timings: Vec<proto::Timing>) {
+        for (name, microseconds) in timings {
+            self.timings.push((format!("{prefix}.{name}"), Duration::from_micros(microseconds)));
+        }
+    }
+}
+
+async fn launch(core: &Arc<Core>, container: &Arc<Container>, steps: &mut Steps) -> Result<()> {
+    steps.begin();
+    let record = container.record();
+    let dir = core.run_dir(&container.id);
+    let (this, prepared, target) = (core.clone(), record.clone(), dir.clone());
+    blocking(move || prepare(&this, &prepared, &target)).await?;
+    steps.done("daemon.prepare");
+    let (link, shim) = Link::spawn(&core.config.executable, &dir, &container.id, core.told.clone())?;
+    steps.done("daemon.spawn");
+    let run = async {
+        let created = link.call(Call::Create).await?;
+        let Answer::Created { timings, .. } = created else { return Err(unexpected(&created)) };
+        steps.within("create", timings);
+        steps.done("shim.create");
+        connect(&link, container.take_pending()).await;
+        let started = link.call(Call::Start).await?;
+        let Answer::Started { pid, started_at, timings } = started else { return Err(unexpected(&started)) };
+        steps.within("start", timings);
+        steps.done("shim.start");
+        Ok((pid, started_at))
+    };
+    match run.await {
+        Ok((pid, started_at)) => {
+            started(core, container, &record, link, pid, started_at);
+            Ok(())
+        }
+        Err(error) => {
+            give_up(core, &record, &link, shim, &dir).await;
+            Err(error)
+        }
+    }
+}
+
+/// Takes note of a container that runs, and watches over its end.
+pub(crate) fn started(
+    core: &Arc<Core>,
+    container: &Arc<Container>,
+    record: &ContainerRecord,
+    link: Arc<Link>,
+    pid: i32,
+    started_at: Timestamp,
+) {
+    let cgroup =
+        core.cgroup(record).map_err(|e| tracing::warn!(container = container.id.short(), "{e}")).ok();
+    container.change(|record| {
+        record.rest = AtRest::Started { at: started_at };
+        record.boot_id.clone_from(&core.boot_id);
+        record.stopped_by_user = false;
+    });
+    let paused = cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
+    let running = Running { pid, started_at, link: link.clone(), cgroup: cgroup.map(Arc::new), paused };
+    container.set_life(|life| life.running = Some(running));
+    ending::watch(core.clone(), container.clone(), link);
+}
+
+/// Gives every waiting attachment its stream before the program writes its first byte.
+async fn connect(link: &Link, pending: Vec<Pending>) {
+    for Pending { attach, stream } in pending {
+        // Whoever left meanwhile needs none.
+        if !stream.is_closed() {
+            let _ = stream.send(link.open(&Opening::Attach(attach)).await);
+        }
+    }
+}
+
+/// What the shim needs to find in the run directory.
+fn prepare(core: &Core, record: &ContainerRecord, dir: &Path) -> Result<()> {
+    let overlay = core.store.snapshot(&record.id)?;
+    let rootfs = Rootfs::Overlay {
+        lower: overlay.lower.clone(),
+        upper: overlay.upper.clone(),
+        work: overlay.work.clone(),
+    };
+    let facts = facts::gather(core, record, &rootfs)?;
+    let spec = spec::build(record, &facts)?;
+    etc::write(record, &core.dir(&record.id))?;
+    let host = &record.host_config;
+    let (log_max_size, log_max_files) = host::log_limits(host)?;
+    let config = ShimConfig {
+        id: record.id.to_string(),
+        bundle: dir.to_owned(),
+        rootfs: proto::Rootfs::Overlay { lower: overlay.lower, upper: overlay.upper, work: overlay.work },
+        cgroup_path: Some(facts.cgroup_path.clone()),
+        log_path: core.log_path(record),
+        log_max_size,
+        log_max_files,
+        open_stdin: record.config.open_stdin,
+        stdin_once: record.config.stdin_once,
+        terminal: record.config.tty,
+        init: host.init.unwrap_or(false).then(|| core.config.executable.clone()),
+    };
+    clear(dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::io(format_args!("making {}", dir.display()), e))?;
+    let write = |name: &str, json: serde_json::Result<Vec<u8>>| {
+        let path = dir.join(name);
+        let json = json.map_err(|e| Error::internal(format!("writing {}: {e}", path.display())))?;
+        std::fs::write(&path, json).map_err(|e| Error::io(format_args!("writing {}", path.display()), e))
+    };
+    write(files::SPEC, serde_json::to_vec(&spec))?;
+    write(files::CONFIG, serde_json::to_vec(&config))
+}
+
+/// Removes a run directory, if it is there.
+pub(crate) fn clear(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format_args!("removing {}", dir.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes back what a start that failed has made.
+async fn give_up(core: &Arc<Core>, record: &ContainerRecord, link: &Link, shim: i32, dir: &Path) {
+    let asked = tokio::time::timeout(SHIM_PATIENCE, async {
+        let _ = link.call(Call::Shutdown { force: true }).await;
+        link.ended().await
+    });
+    if asked.await.is_err() && shim > 0 {
+        tracing::warn!(
+            container = record.id.short(),
+            "the shim does not end after a failed start: killing it"
+        );
+        let _ = creel_sys::signal::kill(shim, libc::SIGKILL);
+    }
+    let (core, record, dir) = (core.clone(), record.clone(), dir.to_owned());
+    let cleared = blocking(move || {
+        if let Ok(cgroup) = core.cgroup(&record) {
+            let _ = cgroup.kill_all();
+            let _ = cgroup.remove();
+        }
+        clear(&dir)
+    });
+    if let Err(e) = cleared.await {
+        tracing::warn!("{e}");
+    }
+}
+
+/// Keeps why a start failed, as Docker does, and words the error as Docker does.
+async fn failed(core: &Arc<Core>, container: &Arc<Container>, error: Error) -> Error {
+    drop(container.take_pending());
+    let code = match error.kind() {
+        ErrorKind::ProgramNotFound => 127,
+        ErrorKind::ProgramNotExecutable => 126,
+        _ => 128,
+    };
+    let text = format!("failed to create task for container: {error}");
+    let record = container.change(|record| match &mut record.rest {
+        AtRest::Exited { code: old, error, .. } => {
+            *old = code;
+            error.clone_from(&text);
+        }
+        rest => *rest = AtRest::Created { code, error: text.clone() },
+    });
+    container.set_life(|life| {
+        life.exits += 1;
+        life.last = Some((code, Some(text.clone())));
+    });
+    if record.host_config.auto_remove {
+        let (core, container) = (core.clone(), container.clone());
+        tokio::spawn(async move {
+            let _owner = container.owner.lock().await;
+            if let Err(e) = remove::finish(&core, &container, RemoveOptions::default()).await {
+                tracing::warn!(container = container.id.short(), "removing it after a failed start: {e}");
+            }
+        });
+    } else if let Err(e) = core.put(record).await {
+        tracing::warn!(container = container.id.short(), "{e}");
+    }
+    let kind = match error.kind() {
+        kind @ (ErrorKind::ProgramNotFound
+        | ErrorKind::ProgramNotExecutable
+        | ErrorKind::InvalidArgument
+        | ErrorKind::Conflict
+        | ErrorKind::Unsupported) => kind,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, text)
+}

@@ -1,0 +1,199 @@
+//! rmi and prune.
+
+use std::sync::Arc;
+
+use creel_store::{GcReport, ImageRecord};
+use creel_types::Reference;
+use creel_wire::image::{ImageDelete, ImagesPrune};
+
+use super::tell;
+use crate::containers::prune::until;
+use crate::core::{Core, blocking, to_the_end};
+use crate::error::{Error, Result};
+use crate::filters::Filters;
+
+fn untagged(reference: &Reference) -> ImageDelete {
+    ImageDelete { untagged: Some(reference.familiar()), deleted: None }
+}
+
+fn deleted(id: impl ToString) -> ImageDelete {
+    ImageDelete { untagged: None, deleted: Some(id.to_string()) }
+}
+
+/// Removes a name of an image, and with its last name the image.
+pub(crate) async fn remove(core: &Arc<Core>, name: &str, force: bool) -> Result<Vec<ImageDelete>> {
+    let image = core.store.resolve_image(name)?;
+    let (core, name) = (core.clone(), name.to_owned());
+    to_the_end(async move {
+        let named = named(&image, &name);
+        let done = match named {
+            Some(reference) if image.references.len() + image.repo_digests.len() > 1 && !last_tag(&image, &reference) => {
+                untag(&core, &image, &reference).await?
+            }
+            named => {
+                if named.is_none() && !force && repositories(&image) > 1 {
+                    return Err(Error::conflict(format!(
+                        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+                        image.id.short()
+                    )));
+                }
+                if named.is_none() && !force && image.references.len() > 1 {
+                    return Err(Error::conflict(format!(
+                        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
+                        image.id.short()
+                    )));
+                }
+                in_use(&core, &image, force, named.as_ref())?;
+                delete(&core, &image).await?
+            }
+        };
+        Ok(done)
+    })
+    .await
+}
+
+/// The reference of the image that `name` is, unless it is an id.
+fn named(image: &ImageRecord, name: &str) -> Option<Reference> {
+    let digits = name.strip_prefix("sha256:").unwrap_or(name);
+    let wanted = name.parse::<Reference>().ok()?.with_default_tag();
+    let is = |reference: &&Reference| {
+        **reference == wanted
+            || wanted.digest().is_some()
+                && reference.digest() == wanted.digest()
+                && reference.repository() == wanted.repository()
+                && reference.registry() == wanted.registry()
+    };
+    let found = image.references.iter().chain(&image.repo_digests).find(is).cloned();
+    found.filter(|_| !(digits.len() == 64 && image.id.hex() == digits))
+}
+
+/// Whether with this tag the image's last one goes. `repository@digest` alone keeps nothing that has a tag beside it.
+fn last_tag(image: &ImageRecord, reference: &Reference) -> bool {
+    image.references.iter().all(|other| other == reference)
+        && image.repo_digests.iter().all(|digest| {
+            digest == reference
+                || digest.repository() == reference.repository() && digest.registry() == reference.registry()
+        })
+}
+
+fn repositories(image: &ImageRecord) -> usize {
+    let mut names: Vec<String> =
+        image.references.iter().chain(&image.repo_digests).map(Reference::familiar_name).collect();
+    names.sort();
+    names.dedup();
+    names.len()
+}
+
+/// Refuses an image that a container needs.
+fn in_use(core: &Core, image: &ImageRecord, force: bool, named: Option<&Reference>) -> Result<()> {
+    for container in core.containers.all() {
+        if container.record().image != image.id {
+            continue;
+        }
+        let what = named.map_or_else(|| image.id.short(), Reference::familiar);
+        let short = container.id.short();
+        if container.running().is_some() {
+            return Err(Error::conflict(format!(
+                "conflict: unable to {} {what} (cannot be forced) - {}container {short} is using its referenced image {}",
+                if named.is_some() { "remove repository reference" } else { "delete" },
+                if named.is_some() { "" } else { "image is being used by running " },
+                image.id.short()
+            )));
+        }
+        if !force {
+            return Err(Error::conflict(format!(
+                "conflict: unable to {} {what} (must {}be forced) - {}container {short}{}",
+                if named.is_some() { "remove repository reference" } else { "delete" },
+                "",
+                if named.is_some() { "" } else { "image is being used by stopped " },
+                if named.is_some() {
+                    format!(" is using its referenced image {}", image.id.short())
+                } else {
+                    String::new()
+                },
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn untag(
+    core: &Arc<Core>,
+    image: &Arc<ImageRecord>,
+    reference: &Reference,
+) -> Result<Vec<ImageDelete>> {
+    let mut gone = vec![reference.clone()];
+    // With the last tag of a repository goes what it was pulled by.
+    if reference.digest().is_none() {
+        let same = |other: &&Reference| {
+            other.repository() == reference.repository() && other.registry() == reference.registry()
+        };
+        if image.references.iter().filter(same).count() == 1 {
+            gone.extend(image.repo_digests.iter().filter(same).cloned());
+        }
+    }
+    let (store, list) = (core.store.clone(), gone.clone());
+    blocking(move || {
+        for reference in &list {
+            store.remove_reference(reference)?;
+        }
+        Ok(())
+    })
+    .await?;
+    for reference in &gone {
+        tell(core, "untag", &image.id.to_string(), &reference.familiar());
+    }
+    Ok(gone.iter().map(untagged).collect())
+}
+
+async fn delete(core: &Arc<Core>, image: &Arc<ImageRecord>) -> Result<Vec<ImageDelete>> {
+    let (store, id) = (core.store.clone(), image.id);
+    let done = blocking(move || Ok(store.delete_image(&id)?)).await?;
+    let mut items: Vec<ImageDelete> = done.references.iter().map(untagged).collect();
+    items.push(deleted(image.id));
+    items.extend(done.freed.layers.iter().map(deleted));
+    warn(&done.freed);
+    for reference in &done.references {
+        tell(core, "untag", &image.id.to_string(), &reference.familiar());
+    }
+    tell(core, "delete", &image.id.to_string(), &image.id.to_string());
+    Ok(items)
+}
+
+fn warn(report: &GcReport) {
+    for failure in &report.failures {
+        tracing::warn!("{failure}");
+    }
+}
+
+/// Removes images without a name, or with `dangling=false` all that no container uses.
+pub(crate) async fn prune(core: &Arc<Core>, filters: Filters) -> Result<ImagesPrune> {
+    filters.allow(&["dangling", "until", "label", "label!"])?;
+    let dangling = filters.switch("dangling")?.unwrap_or(true);
+    let until = until(&filters)?;
+    let used = super::list::containers(core);
+    let mut items = Vec::new();
+    let mut space = 0;
+    for image in core.store.list_images() {
+        let labels =
+            image.config.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
+        let taken = !used.contains_key(&image.id)
+            && (!dangling || image.references.is_empty())
+            && until.is_none_or(|time| image.created.is_some_and(|created| created < time))
+            && filters.labels(&labels);
+        if taken {
+            let (store, id) = (core.store.clone(), image.id);
+            let done = blocking(move || Ok(store.delete_image(&id)?)).await?;
+            space += done.freed.bytes;
+            items.extend(done.references.iter().map(untagged));
+            items.push(deleted(image.id));
+            warn(&done.freed);
+        }
+    }
+    let store = core.store.clone();
+    let rest = blocking(move || Ok(store.gc()?)).await?;
+    space += rest.bytes;
+    warn(&rest);
+    core.events.tell("image", "prune", "", [("reclaimed".to_owned(), space.to_string())].into());
+    Ok(ImagesPrune { images_deleted: Some(items), space_reclaimed: space })
+}

@@ -1,0 +1,177 @@
+//! Pull, push, load, save and import: the store's and the registries' work, with its progress handed on.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use creel_distribution::{Auth, LoadOptions, Progress, PullOptions, PushOptions, RegistryOptions};
+use creel_types::{Platform, Reference};
+use creel_wire::image::ProgressMessage;
+use tokio::sync::mpsc::{self, Receiver};
+
+use super::streams::{MESSAGES, Messages, SourceReader, StreamWriter, failure, output, status};
+use super::{hello, tell};
+use crate::core::{Core, blocking};
+use crate::error::{Error, Result};
+use crate::options::{ByteSource, ByteStream, ImportOptions};
+
+fn registry(core: &Core, auth: Option<Auth>) -> RegistryOptions {
+    RegistryOptions { auth, insecure: core.config.insecure_registries.clone(), ..RegistryOptions::default() }
+}
+
+/// Pulls an image; the embedded one needs no registry.
+pub(crate) fn pull(
+    core: &Arc<Core>,
+    reference: Reference,
+    platform: Option<Platform>,
+    auth: Option<Auth>,
+) -> Receiver<ProgressMessage> {
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let core = core.clone();
+    tokio::spawn(async move {
+        let done = if hello::is(&reference) {
+            hello::provide(&core, platform.as_ref(), &sender).await
+        } else {
+            let options = PullOptions { registry: registry(&core, auth), platform, ..PullOptions::default() };
+            let (core, reference, sender) = (core.clone(), reference.clone(), sender.clone());
+            // On a thread of its own: what a pull does between its awaits is not small either.
+            let runtime = tokio::runtime::Handle::current();
+            blocking(move || {
+                runtime.block_on(async {
+                    let progress: Arc<dyn Progress> = Arc::new(Messages(sender.clone()));
+                    // A client that hangs up ends the pull; what was fetched stays for the next attempt.
+                    tokio::select! {
+                        done = creel_distribution::pull(&core.store, &reference, &options, &progress) => {
+                            done.map(drop).map_err(|e| Error::of(&e))
+                        }
+                        () = sender.closed() => Ok(()),
+                    }
+                })
+            })
+            .await
+        };
+        match done {
+            Ok(()) => tell(&core, "pull", &reference.familiar(), &reference.familiar_name()),
+            Err(e) => {
+                let _ = sender.send(failure(&e)).await;
+            }
+        }
+    });
+    receiver
+}
+
+/// Pushes an image.
+pub(crate) fn push(
+    core: &Arc<Core>,
+    reference: Reference,
+    auth: Option<Auth>,
+) -> Result<Receiver<ProgressMessage>> {
+    let name = reference.familiar();
+    if core.store.reference(&reference).is_none() {
+        return Err(Error::not_found(format!(
+            "An image does not exist locally with the tag: {}",
+            reference.familiar_name()
+        )));
+    }
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let core = core.clone();
+    tokio::spawn(async move {
+        let options = PushOptions { registry: registry(&core, auth), ..PushOptions::default() };
+        let progress: Arc<dyn Progress> = Arc::new(Messages(sender.clone()));
+        let done = tokio::select! {
+            done = creel_distribution::push(&core.store, &reference, &options, &progress) => done,
+            () = sender.closed() => return,
+        };
+        match done {
+            Ok(_) => tell(&core, "push", &name, &reference.familiar_name()),
+            Err(e) => {
+                let _ = sender.send(failure(&Error::of(&e))).await;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Loads the images of an archive.
+pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<ProgressMessage> {
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let core = core.clone();
+    tokio::spawn(async move {
+        let (store, progress) = (core.store.clone(), Messages(sender.clone()));
+        let loaded = blocking(move || {
+            let reader = SourceReader::new(tar);
+            let options = LoadOptions::default();
+            let loaded = if quiet {
+                creel_distribution::load(&store, reader, &options, &creel_distribution::Silent)
+            } else {
+                creel_distribution::load(&store, reader, &options, &progress)
+            };
+            loaded.map_err(|e| Error::of(&e))
+        });
+        match loaded.await {
+            Ok(images) => {
+                for image in images {
+                    let lines: Vec<String> = if image.references.is_empty() {
+                        vec![format!("Loaded image ID: {}\n", image.image)]
+                    } else {
+                        image.references.iter().map(|r| format!("Loaded image: {}\n", r.familiar())).collect()
+                    };
+                    for line in lines {
+                        let _ = sender.send(output(line)).await;
+                    }
+                    tell(&core, "load", &image.image.to_string(), &image.image.to_string());
+                }
+            }
+            Err(e) => {
+                let _ = sender.send(failure(&e)).await;
+            }
+        }
+    });
+    receiver
+}
+
+/// An archive of images.
+pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
+    for name in &names {
+        let image = core.store.resolve_image(name)?;
+        tell(core, "save", &image.id.to_string(), name);
+    }
+    let (sender, receiver) = mpsc::channel(8);
+    let store = core.store.clone();
+    tokio::task::spawn_blocking(move || {
+        let out = std::io::BufWriter::with_capacity(128 << 10, StreamWriter(sender.clone()));
+        let mut out = out;
+        let saved = creel_distribution::save(&store, &names, &mut out).map_err(|e| Error::of(&e));
+        let done = saved.and_then(|()| out.flush().map_err(|e| Error::io("sending the archive", e)));
+        if let Err(e) = done {
+            let _ = sender.blocking_send(Err(e));
+        }
+    });
+    Ok(receiver)
+}
+
+/// Makes an image of a root file system's tar.
+pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) -> Receiver<ProgressMessage> {
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    let core = core.clone();
+    tokio::spawn(async move {
+        let store = core.store.clone();
+        let options = creel_distribution::ImportOptions {
+            reference: options.reference,
+            changes: options.changes,
+            message: options.message,
+            platform: options.platform,
+        };
+        let made = blocking(move || {
+            creel_distribution::import(&store, SourceReader::new(tar), &options).map_err(|e| Error::of(&e))
+        });
+        let message = match made.await {
+            Ok(image) => {
+                tell(&core, "import", &image.to_string(), &image.to_string());
+                status(image.to_string())
+            }
+            Err(e) => failure(&e),
+        };
+        let _ = sender.send(message).await;
+    });
+    receiver
+}
