@@ -412,7 +412,12 @@ mod tests {
 
     #[test]
     fn requests() {
-        check(&["-it", "--rm", "busybox", "sh", "-c", "echo -n x"], expect![[r#"{"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","echo -n x"],"HostConfig":{"AutoRemove":true,"NetworkMode":"default","RestartPolicy":{"Name":"no"}},"Image":"busybox","OpenStdin":true,"StdinOnce":true,"Tty":true}"#]]);
+        check(
+            &["-it", "--rm", "busybox", "sh", "-c", "echo -n x"],
+            expect![[
+                r#"{"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","echo -n x"],"HostConfig":{"AutoRemove":true,"NetworkMode":"default","RestartPolicy":{"Name":"no"}},"Image":"busybox","OpenStdin":true,"StdinOnce":true,"Tty":true}"#
+            ]],
+        );
         check(
             &[
                 "-d",
@@ -430,7 +435,9 @@ mod tests {
                 "7",
                 "busybox",
             ],
-            expect![[r#"{"Env":["A=1"],"HostConfig":{"Memory":536870912,"MemorySwap":-1,"NanoCpus":1500000000,"NetworkMode":"default","PidsLimit":7,"RestartPolicy":{"Name":"no"}},"Image":"busybox"}"#]],
+            expect![[
+                r#"{"Env":["A=1"],"HostConfig":{"Memory":536870912,"MemorySwap":-1,"NanoCpus":1500000000,"NetworkMode":"default","PidsLimit":7,"RestartPolicy":{"Name":"no"}},"Image":"busybox"}"#
+            ]],
         );
         check(
             &[
@@ -445,7 +452,9 @@ mod tests {
                 "--read-only",
                 "x",
             ],
-            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"Binds":["/a:/b:ro"],"Mounts":[{"Target":"/t","Type":"tmpfs"}],"NetworkMode":"default","ReadonlyRootfs":true,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/run":"size=1m"}},"Image":"x"}"#]],
+            expect![[
+                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"Binds":["/a:/b:ro"],"Mounts":[{"Target":"/t","Type":"tmpfs"}],"NetworkMode":"default","ReadonlyRootfs":true,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/run":"size=1m"}},"Image":"x"}"#
+            ]],
         );
         check(
             &[
@@ -461,7 +470,9 @@ mod tests {
                 "--init",
                 "x",
             ],
-            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"CapAdd":["NET_ADMIN"],"CapDrop":["ALL"],"Init":true,"MaskedPaths":[],"NetworkMode":"default","Privileged":true,"ReadonlyPaths":[],"RestartPolicy":{"Name":"no"},"SecurityOpt":["no-new-privileges"]},"Image":"x"}"#]],
+            expect![[
+                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"CapAdd":["NET_ADMIN"],"CapDrop":["ALL"],"Init":true,"MaskedPaths":[],"NetworkMode":"default","Privileged":true,"ReadonlyPaths":[],"RestartPolicy":{"Name":"no"},"SecurityOpt":["no-new-privileges"]},"Image":"x"}"#
+            ]],
         );
         check(
             &[
@@ -479,7 +490,9 @@ mod tests {
                 "0",
                 "x",
             ],
-            expect![[r#"{"AttachStderr":true,"AttachStdout":true,"Entrypoint":[""],"HostConfig":{"Devices":[{"CgroupPermissions":"rwm","PathInContainer":"/dev/fuse","PathOnHost":"/dev/fuse"}],"NetworkMode":"none","RestartPolicy":{"Name":"no"},"ShmSize":1073741824,"Ulimits":[{"Hard":2,"Name":"nofile","Soft":1}]},"Image":"x"}"#]],
+            expect![[
+                r#"{"AttachStderr":true,"AttachStdout":true,"Entrypoint":[""],"HostConfig":{"Devices":[{"CgroupPermissions":"rwm","PathInContainer":"/dev/fuse","PathOnHost":"/dev/fuse"}],"NetworkMode":"none","RestartPolicy":{"Name":"no"},"ShmSize":1073741824,"Ulimits":[{"Hard":2,"Name":"nofile","Soft":1}]},"Image":"x"}"#
+            ]],
         );
         check(
             &[
@@ -496,7 +509,9 @@ mod tests {
                 "name=n,alias=a",
                 "x",
             ],
-            expect![[r#"{"AttachStdout":true,"Healthcheck":{"Interval":5000000000,"Test":["CMD-SHELL","true"]},"HostConfig":{"NetworkMode":"n","PortBindings":{"8080/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]},"RestartPolicy":{"Name":"no"}},"Image":"x","NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"OpenStdin":true}"#]],
+            expect![[
+                r#"{"AttachStdout":true,"Healthcheck":{"Interval":5000000000,"Test":["CMD-SHELL","true"]},"HostConfig":{"NetworkMode":"n","PortBindings":{"8080/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]},"RestartPolicy":{"Name":"no"}},"Image":"x","NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"OpenStdin":true}"#
+            ]],
         );
         check(
             &["--rm", "--restart", "always", "x"],

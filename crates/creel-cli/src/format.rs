@@ -6,7 +6,11 @@ use crate::failure::Failure;
 use crate::table::{self, LIST};
 use crate::template::{Scope, Template, Value};
 
+/// A method of rows: row, name and arguments to a value.
+pub(crate) type Method<'a> = &'a dyn Fn(&Value, &str, &[Value]) -> Option<Value>;
+
 /// A list to be shown.
+#[derive(Clone)]
 pub(crate) struct Listing<'a> {
     /// What the user gave as `--format`.
     pub format: Option<&'a str>,
@@ -19,7 +23,7 @@ pub(crate) struct Listing<'a> {
     /// The rows: fields in the order of their names.
     pub rows: Vec<Value>,
     /// A method of rows besides their fields: row, name and arguments to a value.
-    pub method: &'a dyn Fn(&Value, &str, &[Value]) -> Option<Value>,
+    pub method: Method<'a>,
 }
 
 /// Nothing besides fields.

@@ -34,7 +34,7 @@ use std::time::Instant;
 
 use creel_client::{Client, Endpoint};
 
-use command::{Context, GROUPS};
+use command::{Arity, Context, GROUPS};
 use failure::Failure;
 use flags::{Flag, FlagError, Parsed};
 
@@ -125,8 +125,10 @@ fn dispatch(begin: Instant, line: Vec<String>) -> command::Outcome {
     }
     if let Some(complaint) = command.arity.complaint(parsed.args.len()) {
         let usage = help::usage(command, &path);
+        // Docker's own two wordings.
+        let verb = if matches!(command.arity, Arity::None | Arity::Exactly(_)) { "Run" } else { "See" };
         return Err(Failure::new(format!(
-            "creel: '{path}' {complaint}\n\n{usage}\n\nSee '{path} --help' for more information"
+            "creel: '{path}' {complaint}\n\n{usage}\n\n{verb} '{path} --help' for more information"
         )));
     }
     run(begin, &global, command, parsed, path)
@@ -136,7 +138,7 @@ fn unknown(group: &str, name: &str) -> Failure {
     let path = format!("creel {group}").trim_end().to_owned();
     let hint =
         help::nearest(group, name).map(|near| format!("Did you mean '{near}'?\n\n")).unwrap_or_default();
-    let usage = if group.is_empty() { String::new() } else { format!("Usage:  {path} COMMAND\n\n") };
+    let usage = if group.is_empty() { String::new() } else { format!("Usage:  {path}\n\n") };
     Failure::new(format!(
         "creel: unknown command: {path} {name}\n\n{hint}{usage}Run '{path} --help' for more information"
     ))

@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When the connection fails, or the user insists on leaving.
-    pub(crate) async fn to_end(&mut self) -> Result<Ended, Failure> {
+    pub(crate) async fn copy_to_end(&mut self) -> Result<Ended, Failure> {
         loop {
             let signal = tokio::select! {
                 biased;

@@ -49,13 +49,13 @@ async fn attach(c: Context) -> Outcome {
     let name = c.arg(0);
     let container = c.client.inspected(name).await?;
     if !container.state.running {
-        return Err(Failure::new("cannot attach to a stopped container, start it first"));
+        return Err(Failure::new("You cannot attach to a stopped container, start it first"));
     }
     if container.state.paused {
-        return Err(Failure::new("cannot attach to a paused container, unpause it first"));
+        return Err(Failure::new("You cannot attach to a paused container, unpause it first"));
     }
     if container.state.restarting {
-        return Err(Failure::new("cannot attach to a restarting container, wait until it is running"));
+        return Err(Failure::new("You cannot attach to a restarting container, wait until it is running"));
     }
     let tty = container.config.tty;
     let stdin = !flags.on("no-stdin") && container.config.open_stdin;
@@ -78,7 +78,7 @@ async fn attach(c: Context) -> Outcome {
     let mut session = Session::begin(&c.client, Target::Container(container.id), hijacked, plan, proxy)
         .map_err(|e| Failure::new(crate::os_words(&e)))?;
     session.resize().await;
-    let ended = session.to_end().await?;
+    let ended = session.copy_to_end().await?;
     finish(session, ended, waiting, true).await
 }
 
@@ -123,7 +123,7 @@ async fn start(c: Context) -> Outcome {
     if failed.is_empty() {
         return Ok(0);
     }
-    Err(Failure::new(format!("failed to start containers: {}", failed.join(", "))))
+    Err(Failure::new(format!("Error: failed to start containers: {}", failed.join(", "))))
 }
 
 async fn start_attached(c: &Context, interactive: bool) -> Outcome {
@@ -152,6 +152,6 @@ async fn start_attached(c: &Context, interactive: bool) -> Outcome {
         return Err(Failure::from(e).code(if code == 125 { 1 } else { code }));
     }
     session.resize().await;
-    let ended = session.to_end().await?;
+    let ended = session.copy_to_end().await?;
     finish(session, ended, waiting, false).await
 }

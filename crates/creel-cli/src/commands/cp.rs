@@ -210,16 +210,17 @@ fn local_destination(path: &str) -> Result<Destination, Failure> {
                 let suffix = path[bare.len()..].to_owned();
                 path = join_link(bare, &target.to_string_lossy()) + &suffix;
             }
+            Ok(meta) if !meta.is_dir() && bare != path => {
+                return Err(Failure::new(format!("stat {path}: not a directory")));
+            }
             Ok(meta) => return Ok(Destination { path, exists: true, is_dir: meta.is_dir() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let parent = Path::new(bare).parent().unwrap_or(Path::new("/"));
                 return match std::fs::symlink_metadata(parent) {
                     Ok(_) => Ok(Destination { path, exists: false, is_dir: false }),
-                    Err(e) => Err(Failure::new(format!(
-                        "invalid output path: directory {:?} does not exist ({})",
-                        parent,
-                        crate::os_words(&e)
-                    ))),
+                    Err(_) => {
+                        Err(Failure::new(format!("invalid output path: directory {parent:?} does not exist")))
+                    }
                 };
             }
             Err(e) => return Err(words("lstat", Path::new(bare), &e)),

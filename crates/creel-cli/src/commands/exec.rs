@@ -62,7 +62,7 @@ async fn exec(c: Context) -> Outcome {
     };
     let id = c.client.exec_create(c.arg(0), &config).await?;
     if detach {
-        c.client.exec_start_detached(&id, tty).await.map_err(failed_start)?;
+        c.client.exec_start_detached(&id, tty).await?;
         return Ok(0);
     }
     let start = ExecStart { detach: false, tty, console_size };
@@ -71,7 +71,7 @@ async fn exec(c: Context) -> Outcome {
     let mut session = Session::begin(&c.client, Target::Exec(id.clone()), hijacked, plan, false)
         .map_err(|e| Failure::new(crate::os_words(&e)))?;
     session.resize().await;
-    match session.to_end().await? {
+    match session.copy_to_end().await? {
         Ended::Detached => {
             session.leave_raw();
             Err(Failure::new("read escape sequence"))

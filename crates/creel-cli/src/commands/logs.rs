@@ -63,7 +63,10 @@ fn seconds(nanoseconds: i128) -> String {
 async fn logs(c: Context) -> Outcome {
     let flags = &c.parsed;
     let now = Timestamp::now();
-    let time = |name: &str| flags.some(name).map(|text| timestamp(text, now)).transpose();
+    let time = |name: &str| {
+        let wrong = |f: Failure| Failure::new(format!("invalid value for {name:?}: {}", f.message));
+        flags.some(name).map(|text| timestamp(text, now).map_err(wrong)).transpose()
+    };
     let options = LogOptions {
         follow: flags.on("follow"),
         timestamps: flags.on("timestamps"),

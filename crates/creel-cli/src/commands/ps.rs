@@ -62,7 +62,8 @@ async fn ps(c: Context) -> Outcome {
     }
     let filters = values::filters_json(flags.all("filter"));
     let format = flags.some("format");
-    let wants_size = flags.on("size") || (!flags.on("quiet") && format.is_some_and(|f| f.contains(".Size")));
+    let wants_size = flags.on("size")
+        || (!flags.on("quiet") && format.is_some_and(|f| f.contains(".Size") || f.contains("{{json .}}")));
     let list = c.client.list(flags.on("all"), limit, wants_size, filters.as_deref()).await?;
     let trunc = !flags.on("no-trunc");
     let quiet = flags.on("quiet");
@@ -83,6 +84,11 @@ async fn ps(c: Context) -> Outcome {
         rows: list.iter().map(|container| container_row(container, trunc, now)).collect(),
         method: &label_of,
     };
+    if list.is_empty() {
+        // A template that no row would try is still tried.
+        let row = container_row(&ContainerSummary::default(), trunc, now);
+        Listing { rows: vec![row], ..listing.clone() }.render()?;
+    }
     print(&listing.render()?)?;
     Ok(0)
 }

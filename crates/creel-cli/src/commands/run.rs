@@ -123,7 +123,8 @@ async fn create_container(c: &Context, r: &Request) -> Result<Timed<CreateRespon
     let ask = async |request: &CreateRequest| c.client.create(name, r.platform.as_ref(), request).await;
     let created = match (ask(&r.plan.request).await, &reference) {
         (Err(Error::Status { status: 404, message }), Some(reference))
-            if r.pull == Pull::Missing && message.contains("No such image") =>
+            if r.pull == Pull::Missing
+                && (message.contains("No such image") || message.contains("was found but its platform")) =>
         {
             if !quiet {
                 complain(&format!("Unable to find image '{}' locally", reference.familiar()));
@@ -247,7 +248,7 @@ async fn foreground(
     };
     timings.phase_with("start it", started.steps);
     session.resize().await;
-    let ended = session.to_end().await?;
+    let ended = session.copy_to_end().await?;
     timings.phase("program and output");
     match ended {
         Ended::Detached => return Ok(0),

@@ -130,7 +130,10 @@ fn client_version() -> Value {
 }
 
 async fn version(c: Context) -> Outcome {
-    let template = c.parsed.some("format").map(template).transpose()?;
+    // Docker's client gives this template, and no other, a name.
+    let named =
+        |f: Failure| Failure { message: f.message.replacen("template: :", "template: version:", 1), ..f };
+    let template = c.parsed.some("format").map(template).transpose().map_err(named)?;
     let (server, problem) = match c.client.version().await {
         Ok(document) => (decode(&document)?, None),
         Err(e) => (Value::Null, Some(e)),

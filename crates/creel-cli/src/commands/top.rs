@@ -97,8 +97,8 @@ async fn port(c: Context) -> Outcome {
             }
         }
     }
-    if let (Some(wanted), true) = (&wanted, lines.is_empty()) {
-        return Err(Failure::new(format!("no public port '{wanted}' published for {}", c.arg(0))));
+    if wanted.is_some() && lines.is_empty() {
+        return Err(Failure::new(format!("Error: No public port '{}' published for {}", c.arg(1), c.arg(0))));
     }
     lines.sort();
     print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;

@@ -138,13 +138,21 @@ impl Sink {
     fn open(path: Option<&str>, what: &str) -> Result<Self, Failure> {
         let Some(path) = path else {
             if terminal::stdout_is_terminal() {
-                return Err(Failure::new(format!(
-                    "cowardly refusing to save to a terminal. Use the -o flag or redirect{what}"
-                )));
+                return Err(Failure::new(
+                    "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+                ));
             }
             return Ok(Sink::Stdout);
         };
         let path = Path::new(path);
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(e) = std::fs::metadata(parent) {
+            return Err(Failure::new(format!(
+                "failed to {what}: invalid output path: stat {}: {}",
+                parent.display(),
+                crate::os_words(&e)
+            )));
+        }
         let wrong = |e: &io::Error| {
             Failure::new(format!("invalid output path {}: {}", path.display(), crate::os_words(e)))
         };
@@ -198,20 +206,20 @@ async fn save(c: Context) -> Outcome {
     let path = c.parsed.some("output");
     // The daemon is asked first: a missing image must leave no file.
     if path.is_none() && terminal::stdout_is_terminal() {
-        Sink::open(None, "")?;
+        Sink::open(None, "save image")?;
     }
     let body = c.client.save(c.args()).await?;
-    Sink::open(path, "")?.fill(body).await?;
+    Sink::open(path, "save image")?.fill(body).await?;
     Ok(0)
 }
 
 async fn export(c: Context) -> Outcome {
     let path = c.parsed.some("output");
     if path.is_none() && terminal::stdout_is_terminal() {
-        Sink::open(None, "")?;
+        Sink::open(None, "export container")?;
     }
     let body = c.client.export(c.arg(0)).await?;
-    Sink::open(path, "")?.fill(body).await?;
+    Sink::open(path, "export container")?.fill(body).await?;
     Ok(0)
 }
 

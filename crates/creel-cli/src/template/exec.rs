@@ -184,7 +184,7 @@ impl Run<'_> {
                     .map_err(|why| self.fail(first, format!("error calling {name}: {why}")))
             }
             Base::Dot | Base::Variable(_) if !rest.is_empty() || last.is_some() => {
-                let (Some(method), [owner @ ..]) =
+                let (Some(method), owner) =
                     (first.fields.last(), &first.fields[..first.fields.len().saturating_sub(1)])
                 else {
                     return Err(

@@ -150,7 +150,7 @@ struct Parser<'a> {
 }
 
 /// What ended a list of nodes.
-enum End {
+enum Stop {
     Source,
     End,
     Else { tokens: Vec<Token>, at: usize },
@@ -159,9 +159,9 @@ enum End {
 pub(super) fn parse(source: &str) -> Result<Vec<Node>, TemplateError> {
     let mut parser = Parser { source, pieces: pieces(source)?.into_iter(), depth: 0, loops: 0 };
     match parser.nodes()? {
-        (nodes, End::Source) => Ok(nodes),
-        (_, End::End) => Err(TemplateError::at(source, source.len(), "unexpected {{end}}")),
-        (_, End::Else { at, .. }) => Err(TemplateError::at(source, at, "unexpected {{else}}")),
+        (nodes, Stop::Source) => Ok(nodes),
+        (_, Stop::End) => Err(TemplateError::at(source, source.len(), "unexpected {{end}}")),
+        (_, Stop::Else { at, .. }) => Err(TemplateError::at(source, at, "unexpected {{else}}")),
     }
 }
 
@@ -170,7 +170,7 @@ impl Parser<'_> {
         Err(TemplateError::at(self.source, at, message))
     }
 
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let (inside, at) = match piece {
@@ -187,8 +187,8 @@ impl Parser<'_> {
                 _ => String::new(),
             };
             match word.as_str() {
-                "end" => return Ok((nodes, End::End)),
-                "else" => return Ok((nodes, End::Else { tokens: list[1..].to_vec(), at })),
+                "end" => return Ok((nodes, Stop::End)),
+                "else" => return Ok((nodes, Stop::Else { tokens: list[1..].to_vec(), at })),
                 "if" | "with" | "range" => nodes.push(self.control(&word, &list[1..], at)?),
                 "break" | "continue" if self.loops == 0 => {
                     return self.fail(at, format!("{{{{{word}}}}} outside {{{{range}}}}"));
@@ -201,7 +201,7 @@ impl Parser<'_> {
                 _ => nodes.push(Node::Action(self.pipeline(&list, at, &word)?)),
             }
         }
-        Ok((nodes, End::Source))
+        Ok((nodes, Stop::Source))
     }
 
     fn control(&mut self, word: &str, list: &[Token], at: usize) -> Result<Node, TemplateError> {
@@ -215,13 +215,13 @@ impl Parser<'_> {
         let (then, end) = self.nodes()?;
         self.loops -= looping;
         let otherwise = match end {
-            End::End => Vec::new(),
-            End::Source => return self.fail(self.source.len(), "unexpected EOF"),
-            End::Else { tokens, at } => match tokens.first().map(|t| &t.kind) {
+            Stop::End => Vec::new(),
+            Stop::Source => return self.fail(self.source.len(), "unexpected EOF"),
+            Stop::Else { tokens, at } => match tokens.first().map(|t| &t.kind) {
                 None => match self.nodes()? {
-                    (nodes, End::End) => nodes,
-                    (_, End::Else { at, .. }) => return self.fail(at, "expected end; found {{else}}"),
-                    (_, End::Source) => return self.fail(self.source.len(), "unexpected EOF"),
+                    (nodes, Stop::End) => nodes,
+                    (_, Stop::Else { at, .. }) => return self.fail(at, "expected end; found {{else}}"),
+                    (_, Stop::Source) => return self.fail(self.source.len(), "unexpected EOF"),
                 },
                 // `else if` shares its `end` with the `if` it belongs to.
                 Some(Kind::Word(next)) if next == "if" || next == "with" => {
