@@ -62,6 +62,8 @@ impl Kernel for Real {
 }
 
 const EINVAL: i32 = 22;
+const ENODEV: i32 = 19;
+const ERANGE: i32 = 34;
 const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
 
@@ -79,7 +81,7 @@ pub(crate) fn create(kernel: &impl Kernel, plan: &Plan) -> Result<()> {
             // Parents may have got other children meanwhile: then they stay.
             let _ = kernel.rmdir(dir);
         }
-        let vanished = matches!(&error, Error::Step { cause, .. } if files::gone(cause));
+        let vanished = matches!(&error, Error::Step { cause, .. } if cause.kind() == io::ErrorKind::NotFound);
         if !vanished || tries == TRIES {
             return Err(error);
         }
@@ -123,7 +125,8 @@ fn failed(step: &Step, cause: io::Error) -> Error {
         (Step::Mkdir { .. }, _) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             " (the control groups are mounted read-only here)"
         }
-        (_, Some(EINVAL)) => " (the value is out of the range that the kernel takes here)",
+        (_, Some(ENODEV)) => " (there is no such device)",
+        (_, Some(EINVAL | ERANGE)) => " (the value is out of the range that the kernel takes here)",
         _ => "",
     };
     Error::Step { step: step.to_string(), cause, hint }

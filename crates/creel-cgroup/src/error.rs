@@ -148,9 +148,9 @@ impl Classify for Error {
             Error::Path { .. } | Error::Invalid(_) => ErrorKind::InvalidArgument,
             Error::Occupied { .. } => ErrorKind::Conflict,
             Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::Step { cause, .. } => match cause.kind() {
-                // The kernel says "no" to a value, not to us.
-                io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy => ErrorKind::InvalidArgument,
+            // EBUSY, ENODEV, EINVAL, ERANGE: the kernel says "no" to a value, not to us.
+            Error::Step { cause, .. } => match cause.raw_os_error() {
+                Some(16 | 19 | 22 | 34) => ErrorKind::InvalidArgument,
                 _ => ErrorKind::Internal,
             },
             Error::File { cause, .. } if cause.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,

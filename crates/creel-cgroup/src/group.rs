@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use creel_types::spec::{Memory, Resources};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::oom::{MemoryDir, OomWatch};
 use crate::plan::{self, Plan};
 use crate::stats::{self, Stats};
 
-/// How long a group that has just been emptied may stay busy.
+/// How long a group that has just been emptied may stay busy, in all hierarchies together.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One container's group: the same path in every hierarchy.
@@ -93,10 +93,12 @@ impl Cgroup {
         memory_dir(&self.hierarchies, &self.path)
     }
 
-    /// The hierarchy that is asked who is in the group: the unified one, else any.
+    /// The directory that is asked who is in the group: the unified one, else any that exists (a creation cut short
+    /// may have left some).
     fn members(&self) -> Result<PathBuf> {
-        let v1 = ["pids", "memory", "cpu"].into_iter().find_map(|controller| self.v1(controller));
-        self.unified().or(v1).or_else(|| self.dirs().next()).ok_or(Error::NoHierarchy)
+        let v1 = ["pids", "memory", "cpu"].into_iter().filter_map(|controller| self.v1(controller));
+        let mut all = self.unified().into_iter().chain(v1).chain(self.dirs());
+        all.find(|dir| dir.is_dir()).ok_or_else(|| self.not_found())
     }
 
     /// Opens the doors by which a new process joins (see [`Entry`]).
@@ -190,11 +192,10 @@ impl Cgroup {
                 Err(cause) => return Err(Error::file("write", &file, cause)),
             }
         }
-        let dir = self.members()?;
-        if !dir.is_dir() {
-            return Ok(());
+        match self.members() {
+            Ok(dir) => controls::kill_each(&dir, self.freezer().ok().as_ref()),
+            Err(_) => Ok(()),
         }
-        controls::kill_each(&dir, self.freezer().ok().as_ref())
     }
 
     /// The processes of the group and of all groups below it, sorted, as the caller's pid namespace numbers them.
@@ -213,9 +214,7 @@ impl Cgroup {
     /// # Errors
     /// [`Error::NotFound`], [`Error::File`], [`Error::Parse`].
     pub fn stats(&self) -> Result<Stats> {
-        if !self.members()?.is_dir() {
-            return Err(self.not_found());
-        }
+        self.members()?;
         let unified = self.unified();
         stats::read(&|controller| self.v1(controller), unified.as_deref(), &|controller| {
             self.hierarchies.unified_with(controller).is_some()
@@ -252,6 +251,7 @@ impl Cgroup {
     /// [`Error::Remove`] with every directory that could not be removed; the others are removed all the same.
     pub fn remove(&self) -> Result<()> {
         let mut failures = Vec::new();
+        let begun = Instant::now();
         for dir in self.dirs() {
             let tree = match apply::tree(&Real, &dir) {
                 Ok(tree) => tree,
@@ -261,9 +261,15 @@ impl Cgroup {
                     continue;
                 }
             };
+            let mut kept: Vec<&PathBuf> = Vec::new();
             for group in tree.iter().rev() {
-                if let Err(cause) = apply::remove_dir(&Real, group, REMOVE_PATIENCE) {
+                if kept.iter().any(|child| child.starts_with(group)) {
+                    continue;
+                }
+                let patience = REMOVE_PATIENCE.saturating_sub(begun.elapsed());
+                if let Err(cause) = apply::remove_dir(&Real, group, patience) {
                     failures.push(format!("{}: {cause}", group.display()));
+                    kept.push(group);
                 }
             }
         }

@@ -23,6 +23,8 @@ mod oom;
 mod plan;
 mod program;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod v2;
 
