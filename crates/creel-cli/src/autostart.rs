@@ -17,18 +17,20 @@ use crate::output::complain;
 /// How long the daemon may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sees to it that a daemon answers on the default socket: starts one if none does and the user is root.
+/// Connects to the daemon on its default socket. If none answers and the user is root, one is started; for anybody
+/// else there is no connection.
 ///
 /// # Errors
 /// In words, when the daemon cannot be started or does not answer in time.
-pub(crate) fn ensure(socket: &Path) -> Result<(), String> {
-    if UnixStream::connect(socket).is_ok() || !rustix::process::geteuid().is_root() {
-        return Ok(());
+pub(crate) fn ensure(socket: &Path) -> Result<Option<UnixStream>, String> {
+    match UnixStream::connect(socket) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(_) if rustix::process::geteuid().is_root() => start(socket).map(Some),
+        Err(_) => Ok(None),
     }
-    start(socket)
 }
 
-fn start(socket: &Path) -> Result<(), String> {
+fn start(socket: &Path) -> Result<UnixStream, String> {
     let directory = socket.parent().unwrap_or(Path::new("/run"));
     let log = directory.join("daemon.log");
     let context =
@@ -51,15 +53,15 @@ fn start(socket: &Path) -> Result<(), String> {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {
-        if UnixStream::connect(socket).is_ok() {
+        if let Ok(stream) = UnixStream::connect(socket) {
             complain(&format!("creel: started the daemon (log: {})", log.display()));
-            return Ok(());
+            return Ok(stream);
         }
         if let Ok(Some((_, ended))) = process::wait(Whom::Pidfd(daemon.as_fd()), false) {
             // Another one may have been faster: then that one answers.
             std::thread::sleep(Duration::from_millis(50));
-            if UnixStream::connect(socket).is_ok() {
-                return Ok(());
+            if let Ok(stream) = UnixStream::connect(socket) {
+                return Ok(stream);
             }
             return Err(format!(
                 "the daemon ended at once with code {}; its log is {}",

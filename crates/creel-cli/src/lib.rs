@@ -165,17 +165,21 @@ fn run(
     if let Some(config) = global.some("config") {
         auth::set_directory(config);
     }
+    let mut client = Client::new(endpoint);
     if autostart {
         // Before the runtime: the daemon is cloned from a process with one thread.
-        autostart::ensure(endpoint.socket()).map_err(|e| {
+        let opened = autostart::ensure(client.endpoint().socket()).map_err(|e| {
             if is_run { Failure::of_run(e, 125, &path) } else { Failure::new(format!("creel: {e}")) }
         })?;
+        if let Some(stream) = opened {
+            client = client.with_connection(stream);
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(format!("creel: starting the async runtime: {e}")))?;
-    let context = Context { client: Client::new(endpoint), parsed, path, begin };
+    let context = Context { client, parsed, path, begin };
     let outcome = runtime.block_on((command.run)(context));
     // Threads that still read standard input must not hold the program up.
     runtime.shutdown_background();

@@ -120,6 +120,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Resizes twice, so that a program that draws the screen draws it again.
+    pub(crate) async fn redraw(&self) {
+        if let (true, Target::Container(id), Some((rows, columns))) =
+            (self.tty, &self.target, terminal::size())
+        {
+            let _ = self.client.resize(id, rows.saturating_add(1), columns.saturating_add(1)).await;
+        }
+        self.resize().await;
+    }
+
     /// Gives the terminal back.
     pub(crate) fn leave_raw(&mut self) {
         self.raw = None;

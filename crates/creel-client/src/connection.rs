@@ -23,6 +23,7 @@ use crate::{Endpoint, Error, Query};
 pub struct Client {
     endpoint: Endpoint,
     idle: Mutex<Vec<SendRequest<Body>>>,
+    opened: Mutex<Option<StdUnixStream>>,
 }
 
 /// A connection that left HTTP behind: raw bytes both ways from here on.
@@ -51,7 +52,12 @@ impl Hijacked {
 impl Client {
     /// A client of the daemon at this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, idle: Mutex::new(Vec::new()) }
+        Self { endpoint, idle: Mutex::new(Vec::new()), opened: Mutex::new(None) }
+    }
+
+    /// The same, whose first connection is this one, already open.
+    pub fn with_connection(self, stream: StdUnixStream) -> Self {
+        Self { opened: Mutex::new(Some(stream)), ..self }
     }
 
     /// Where the daemon listens.
@@ -71,7 +77,12 @@ impl Client {
 
     async fn open(&self) -> Result<SendRequest<Body>, Error> {
         let socket = self.endpoint.socket();
-        let stream = UnixStream::connect(socket).await.map_err(|e| Error::Connect(socket.to_owned(), e))?;
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = match opened {
+            Some(stream) => stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)),
+            None => UnixStream::connect(socket).await,
+        }
+        .map_err(|e| Error::Connect(socket.to_owned(), e))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| Error::Transport("speaking HTTP to the daemon".to_owned(), cause(&e)))?;

@@ -77,7 +77,7 @@ async fn attach(c: Context) -> Outcome {
     let plan = streams::Plan { stdin, stdout: true, stderr: true, tty, detach_keys: keys };
     let mut session = Session::begin(&c.client, Target::Container(container.id), hijacked, plan, proxy)
         .map_err(|e| Failure::new(crate::os_words(&e)))?;
-    session.resize().await;
+    session.redraw().await;
     let ended = session.copy_to_end().await?;
     finish(session, ended, waiting, true).await
 }

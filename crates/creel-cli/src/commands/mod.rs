@@ -34,6 +34,3 @@ pub(crate) const COMMANDS: &[&[Command]] = &[
     transfer::COMMANDS,
     system::COMMANDS,
 ];
-
-#[cfg(test)]
-mod tests;

@@ -1,1 +1,0 @@
-//! Commands against a daemon of the test's own.
