@@ -11,7 +11,7 @@ pub enum Error {
     #[error("invalid host `{0}`: {1}")]
     Endpoint(String, &'static str),
     /// Nobody answers on the socket.
-    #[error("Cannot connect to the creel daemon at unix://{}. Is the creel daemon running? ({})", .0.display(), .1)]
+    #[error("Cannot connect to the creel daemon at unix://{}. Is the creel daemon running? ({})", .0.display(), words(.1))]
     Connect(PathBuf, std::io::Error),
     /// The daemon answered with an error: HTTP status and message.
     #[error("Error response from daemon: {message}")]
@@ -42,6 +42,12 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
     }
+}
+
+/// An operating system error in words, without its number.
+fn words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
 impl Classify for Error {

@@ -135,7 +135,12 @@ pub fn creel(args: &[&str]) -> Command {
         path.display()
     );
     let mut command = Command::new(path);
-    command.args(args).env_clear().env("HOME", "/nonexistent");
+    // Never the machine's own daemon, and none started: a socket that nobody listens on, unless a test says otherwise.
+    command
+        .args(args)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("CREEL_HOST", "unix:///nonexistent/creel.sock");
     command
 }
 
