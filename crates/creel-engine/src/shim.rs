@@ -222,6 +222,13 @@ fn take_messages(
     while let Some(line) = lines.next_line().map_err(|e| e.to_string())? {
         match framing::decode(&line).map_err(|e| e.to_string())? {
             Message::Reply(reply) => {
+                // Number 0 answers no call: the shim could not even begin, and says why.
+                if let (0, Outcome::Error(failure)) = (reply.seq, &reply.outcome) {
+                    for (_, sender) in waiting.drain() {
+                        let _ = sender.send(Err(Error::new(failure.kind, failure.message.clone())));
+                    }
+                    continue;
+                }
                 let Some(sender) = waiting.remove(&reply.seq) else { continue };
                 let _ = sender.send(match reply.outcome {
                     Outcome::Ok(answer) => Ok(answer),
