@@ -1,7 +1,7 @@
 //! Errors as the API says them: a status and `{"message": "…"}`.
 
 use axum::response::{IntoResponse, Response};
-use creel_types::{Classify, ErrorKind};
+use creel_types::ErrorKind;
 use creel_wire::system::ErrorResponse;
 use http::StatusCode;
 

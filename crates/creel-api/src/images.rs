@@ -4,7 +4,6 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
 use creel_engine::{Auth, CommitOptions, ImportOptions};
 use creel_types::Reference;
 use creel_wire::container::Config;
@@ -18,16 +17,11 @@ use crate::router::State;
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
 
-/// Credentials that a client sends along: base64 of JSON in `X-Registry-Auth`; `{}` and nothing mean none.
+/// Credentials that a client sends along in `X-Registry-Auth`; none if there is no such header.
 fn auth(headers: &HeaderMap) -> Result<Option<Auth>> {
-    let Some(value) = headers.get("X-Registry-Auth").filter(|v| !v.is_empty()) else { return Ok(None) };
+    let Some(value) = headers.get("X-Registry-Auth") else { return Ok(None) };
     let wrong = |why: String| ApiError::invalid(format!("the header X-Registry-Auth does not parse: {why}"));
-    let text = value.to_str().map_err(|e| wrong(e.to_string()))?.trim_end_matches('=');
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
-        .map_err(|e| wrong(e.to_string()))?;
-    Auth::from_json(&json).map_err(|e| wrong(e.to_string()))
+    Auth::from_header(value.to_str().map_err(|e| wrong(e.to_string()))?).map_err(|e| wrong(e.to_string()))
 }
 
 pub(crate) async fn list(engine: State, uri: Uri) -> Result {
