@@ -1,5 +1,8 @@
 //! Lists, errors and help as they are printed.
 
+// What goes wrong in here is the test's own failure.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};

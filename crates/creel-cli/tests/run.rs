@@ -1,5 +1,8 @@
 //! `run`, `exec` and their like against a daemon of the test's own.
 
+// What goes wrong in here is the test's own failure.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,7 @@
 //! A daemon of the test's own on a temporary unix socket, and the commands run against it.
 
-#![allow(dead_code, missing_docs, unreachable_pub)]
+// What goes wrong in here is the test's own failure; not each test uses all of it.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
