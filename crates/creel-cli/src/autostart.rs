@@ -64,9 +64,10 @@ fn start(socket: &Path) -> Result<UnixStream, String> {
                 return Ok(stream);
             }
             return Err(format!(
-                "the daemon ended at once with code {}; its log is {}",
+                "the daemon ended at once with code {}; its log is {}{}",
                 ended.code(),
-                log.display()
+                log.display(),
+                last_words(&log)
             ));
         }
         if begin.elapsed() > PATIENCE {
@@ -80,6 +81,16 @@ fn start(socket: &Path) -> Result<UnixStream, String> {
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// The last line of the daemon's log, to be added to a message; empty if there is none.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    text.lines()
+        .rfind(|line| !line.trim().is_empty())
+        .map(|line| format!(": {}", line.trim()))
+        .unwrap_or_default()
 }
 
 /// Starts `creel daemon` as the leader of a session of its own, so that nothing that happens to this terminal
