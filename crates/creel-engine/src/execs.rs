@@ -306,7 +306,7 @@ impl ExecSession {
             }
         };
         self.started(pid.unwrap_or(0));
-        let keys = config.attach_stdin.then(|| self.exec.keys.clone());
+        let keys = (config.attach_stdin && self.tty).then(|| self.exec.keys.clone());
         let end = session::run(io, stream, first, config.attach_stdin, keys).await?;
         match end {
             AttachEnd::Detached => {

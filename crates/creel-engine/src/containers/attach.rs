@@ -56,7 +56,8 @@ pub(crate) async fn attach(core: &Arc<Core>, id: &str, options: AttachOptions) -
         container,
         options,
         stdin,
-        detach: stdin.then_some(detach),
+        // Without a terminal nobody types: any byte may be data.
+        detach: (stdin && tty).then_some(detach),
         source,
     })
 }
