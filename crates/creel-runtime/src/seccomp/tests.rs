@@ -275,6 +275,30 @@ fn caps(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// The kernel itself, in a thread of its own: a filter and no_new_privs are a thread's, and end with it.
+#[test]
+fn the_kernel_takes_the_default_profile() {
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    let number = |result: std::io::Result<()>| result.err().and_then(|e| e.raw_os_error());
+    let code = compile(&default_profile(&caps(&crate::caps::DOCKER_DEFAULT))).unwrap();
+    let filtered = std::thread::spawn(move || {
+        creel_sys::process::set_no_new_privs().unwrap();
+        creel_sys::seccomp::load(&code, 0).unwrap();
+        let made = socket(AddressFamily::UNIX, SocketType::STREAM, None).map(drop);
+        let vsock = socket(AddressFamily::VSOCK, SocketType::STREAM, None).map(drop);
+        let unshared = creel_sys::ns::unshare(creel_sys::clone::NEWUTS);
+        // glibc begins a thread with clone3, is told ENOSYS, and goes on with clone.
+        let thread = std::thread::spawn(|| std::fs::read("/proc/self/comm").is_ok()).join();
+        (made, vsock, number(unshared), thread.unwrap_or(false))
+    });
+    let (made, vsock, unshared, thread) = filtered.join().unwrap();
+    assert_eq!(made, Ok(()));
+    assert_eq!(vsock, Err(rustix::io::Errno::PERM));
+    assert_eq!(unshared, Some(1));
+    assert!(thread);
+}
+
 /// The answer of the default profile, on this architecture.
 fn default_answer(capabilities: &[&str], name: &str, args: &[u64]) -> u32 {
     let code = compile(&default_profile(&caps(capabilities))).unwrap();
