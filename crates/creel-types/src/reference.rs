@@ -71,17 +71,15 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The repository as people write it: without `docker.io/` and `library/`.
+    /// The repository as people write it: without `docker.io/` and `library/`, unless what is left would then be
+    /// another image's name or an image's id.
     pub fn familiar_name(&self) -> String {
-        if self.registry == DEFAULT_REGISTRY {
-            self.repository
-                .strip_prefix("library/")
-                .filter(|rest| !rest.contains('/'))
-                .unwrap_or(&self.repository)
-                .to_owned()
-        } else {
-            format!("{}/{}", self.registry, self.repository)
+        let (registry, repository) = (&self.registry, &self.repository);
+        if registry != DEFAULT_REGISTRY || names_registry(repository) {
+            return format!("{registry}/{repository}");
         }
+        let official = repository.strip_prefix("library/");
+        official.filter(|rest| !rest.contains('/') && !is_image_id(rest)).unwrap_or(repository).to_owned()
     }
 
     /// The whole reference as people write it: `busybox:latest`, `localhost:5000/app@sha256:…`.
@@ -108,6 +106,19 @@ pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     (1..=128).contains(&text.len())
         && text.bytes().enumerate().all(|(i, b)| word(b) || (i > 0 && matches!(b, b'.' | b'-')))
+}
+
+/// Whether the part before the first `/` is a registry and not the beginning of a repository in the default one.
+fn names_registry(name: &str) -> bool {
+    name.split_once('/').is_some_and(|(first, _)| {
+        first.contains(['.', ':', '['])
+            || first == "localhost"
+            || first.bytes().any(|b| b.is_ascii_uppercase())
+    })
+}
+
+fn is_image_id(text: &str) -> bool {
+    Digest::from_hex(text).is_ok()
 }
 
 fn is_path_component(text: &str) -> bool {
@@ -184,13 +195,7 @@ impl FromStr for Reference {
             _ => (name, None),
         };
         let (registry, rest) = match name.split_once('/') {
-            Some((first, rest))
-                if first.contains(['.', ':', '['])
-                    || first == "localhost"
-                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
-            {
-                (first, rest)
-            }
+            Some((first, rest)) if names_registry(name) => (first, rest),
             _ => (DEFAULT_REGISTRY, name),
         };
         if !is_registry(registry) {
@@ -203,17 +208,18 @@ impl FromStr for Reference {
             }
             return Err(malformed("the repository's name has a character or an order that is not allowed"));
         }
-        if rest.len() == 64 && registry == DEFAULT_REGISTRY && Digest::from_hex(rest).is_ok() {
+        if registry == DEFAULT_REGISTRY && is_image_id(rest) {
             return Err(malformed("64 hexadecimal digits name an image id, not a repository"));
-        }
-        if registry.len() + rest.len() > 255 {
-            return Err(malformed("the name is longer than 255 characters"));
         }
         let repository = if registry == DEFAULT_REGISTRY && !rest.contains('/') {
             format!("library/{rest}")
         } else {
             rest.to_owned()
         };
+        // Of the full name, which is read again wherever a reference is stored.
+        if registry.len() + repository.len() > 255 {
+            return Err(malformed("the name is longer than 255 characters"));
+        }
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
 }
@@ -306,6 +312,29 @@ mod tests {
             UPPER/x = UPPER/x
             invalid reference format: ``: it is empty"#]]
         .assert_eq(&all);
+    }
+
+    #[test]
+    fn a_shortened_name_is_still_the_same_image() {
+        let id = format!("docker.io/library/{}", "a".repeat(64));
+        for text in [
+            "docker.io/localhost/x",
+            "docker.io/a.b/c:t",
+            "docker.io/library/a.b",
+            "docker.io/library/a/b",
+            &id,
+        ] {
+            let reference: Reference = text.parse().unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(reference.familiar().parse(), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_its_full_form() {
+        let longest = "a".repeat(255 - "docker.iolibrary/".len());
+        let reference: Reference = longest.parse().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(reference.to_string().parse(), Ok(reference));
+        assert!(format!("{longest}a").parse::<Reference>().is_err());
     }
 
     proptest! {
