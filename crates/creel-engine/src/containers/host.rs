@@ -174,6 +174,12 @@ fn modes(host: &HostConfig) -> Result<()> {
     {
         return Err(Error::invalid(format!("invalid IPC mode: {}", host.ipc_mode)));
     }
+    if host.ipc_mode == "shareable" || host.ipc_mode.starts_with("container:") {
+        return refuse(
+            format_args!("the IPC mode \"{}\"", host.ipc_mode),
+            "/dev/shm of one container cannot be shown in another yet; there are `private`, `host` and `none`",
+        );
+    }
     if !matches!(host.uts_mode.as_str(), "" | "host") {
         return Err(Error::invalid(format!("invalid UTS mode: {}", host.uts_mode)));
     }
@@ -445,6 +451,7 @@ mod tests {
             r#"{"Sysctls":{"vm.swappiness":"1"}}"#,
             r#"{"Ulimits":[{"Name":"nofile","Soft":5,"Hard":4}]}"#,
             r#"{"PidMode":"weird"}"#,
+            r#"{"IpcMode":"shareable"}"#,
         ]
         .map(refused)
         .join("\n");
@@ -469,7 +476,8 @@ mod tests {
             unsupported: security-opt apparmor=docker-default: AppArmor profiles come with their own issue; only `apparmor=unconfined` is there
             invalid argument: sysctl 'vm.swappiness' is not allowed: it is not of a namespace of the container's
             invalid argument: ulimit nofile: soft limit must be less than or equal to hard limit: 5 > 4
-            invalid argument: invalid PID mode: weird"#]]
+            invalid argument: invalid PID mode: weird
+            unsupported: the IPC mode "shareable": /dev/shm of one container cannot be shown in another yet; there are `private`, `host` and `none`"#]]
         .assert_eq(&all);
     }
 

@@ -311,11 +311,12 @@ fn tmpfs_options<'a>(given: impl Iterator<Item = &'a str>) -> Result<Vec<String>
         }
         let opposite = |a: &str, b: &str| a.strip_prefix("no") == Some(b) || b.strip_prefix("no") == Some(a);
         options.retain(|old| {
-            let old_key = old.split_once('=').map_or(old.as_str(), |(key, _)| key);
-            old_key != key
-                && !opposite(old_key, key)
-                && !matches!((old_key, key), ("ro", "rw") | ("rw", "ro"))
-                && !(PROPAGATIONS.contains(&old_key) && PROPAGATIONS.contains(&key))
+            let old = old.split_once('=').map_or(old.as_str(), |(key, _)| key);
+            let replaced = old == key
+                || opposite(old, key)
+                || matches!((old, key), ("ro", "rw") | ("rw", "ro"))
+                || (PROPAGATIONS.contains(&old) && PROPAGATIONS.contains(&key));
+            !replaced
         });
         options.push(option.to_owned());
     }

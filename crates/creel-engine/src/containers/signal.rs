@@ -28,7 +28,7 @@ fn not_running(container: &Container) -> Error {
 /// Sends a signal to a container's first process; a process that is gone already is fine.
 async fn send(container: &Container, running: &Running, signal: i32) -> Result<()> {
     // Without a pid namespace of its own the end of the first process ends nothing else.
-    let all = signal == libc::SIGKILL && container.record().host_config.pid_mode != "";
+    let all = signal == libc::SIGKILL && !container.record().host_config.pid_mode.is_empty();
     match running.link.call(Call::Signal { signal, all }).await {
         Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::NotFound | ErrorKind::Conflict) => {
             tracing::debug!(container = container.id.short(), "signal {signal}: {e}");

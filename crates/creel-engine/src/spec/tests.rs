@@ -33,22 +33,34 @@ fn check(config: &str, host_config: &str, expected: Expect) {
     expected.assert_eq(&serde_json::to_string_pretty(&spec).unwrap());
 }
 
-/// Only what differs from the plainest container's Spec, line by line.
+/// Only the lines that the plainest container's Spec does not have (`+`), and those that only it has (`-`).
 fn differs(config: &str, host_config: &str, expected: Expect) {
     let text = |mut spec: Spec| {
         spec.linux.as_mut().unwrap().seccomp = None;
         serde_json::to_string_pretty(&spec).unwrap()
     };
-    let plain = text(built(r#"{"Cmd":["true"]}"#, "{}"));
-    let plain: std::collections::HashSet<&str> = plain.lines().map(str::trim).collect();
-    let this = text(built(config, host_config));
-    let new: Vec<&str> = this.lines().map(str::trim).filter(|line| !plain.contains(line)).collect();
-    expected.assert_eq(&new.join("\n"));
+    let (plain, this) = (text(built(r#"{"Cmd":["true"]}"#, "{}")), text(built(config, host_config)));
+    let lines =
+        |text: &str| text.lines().map(|l| l.trim().trim_end_matches(',').to_owned()).collect::<Vec<_>>();
+    let (plain, this) = (lines(&plain), lines(&this));
+    let mut out = String::new();
+    for (sign, ours, theirs) in [('-', &plain, &this), ('+', &this, &plain)] {
+        let mut seen = std::collections::HashSet::new();
+        for line in ours.iter().filter(|line| !theirs.contains(line)) {
+            if seen.insert(line) {
+                out.push_str(&format!("{sign} {line}\n"));
+            }
+        }
+    }
+    expected.assert_eq(&out);
 }
 
 #[test]
 fn the_plainest_container() {
-    check(r#"{"Cmd":["true"]}"#, "{}", expect![[r#"
+    check(
+        r#"{"Cmd":["true"]}"#,
+        "{}",
+        expect![[r#"
         {
           "ociVersion": "1.2.0",
           "root": {
@@ -363,7 +375,8 @@ fn the_plainest_container() {
               "/proc/sysrq-trigger"
             ]
           }
-        }"#]]);
+        }"#]],
+    );
 }
 
 #[test]
@@ -373,41 +386,97 @@ fn resources_and_limits() {
         r#"{"Memory":67108864,"NanoCpus":500000000,"CpuShares":512,"CpusetCpus":"0-1","PidsLimit":50,"OomScoreAdj":100,
             "Ulimits":[{"Name":"nofile","Soft":100,"Hard":-1}],"ShmSize":1048576,"DeviceCgroupRules":["c 42:* rm"]}"#,
         expect![[r#"
-            "size=1048576"
-            "rlimits": [
-            "type": "RLIMIT_NOFILE",
-            "soft": 100,
-            "hard": 18446744073709551615
-            "oomScoreAdj": 100
-            "major": 42,
-            "access": "rm"
-            "memory": {
-            "limit": 67108864,
-            "swap": 134217728
-            "cpu": {
-            "shares": 512,
-            "quota": 50000,
-            "period": 100000,
-            "cpus": "0-1"
-            "pids": {
-            "limit": 50"#]],
+            - "size=67108864"
+            - "oomScoreAdj": 0
+            + "size=1048576"
+            + "rlimits": [
+            + "type": "RLIMIT_NOFILE"
+            + "soft": 100
+            + "hard": 18446744073709551615
+            + "oomScoreAdj": 100
+            + "major": 42
+            + "access": "rm"
+            + "memory": {
+            + "limit": 67108864
+            + "swap": 134217728
+            + "cpu": {
+            + "shares": 512
+            + "quota": 50000
+            + "period": 100000
+            + "cpus": "0-1"
+            + "pids": {
+            + "limit": 50
+        "#]],
     );
 }
 
 #[test]
 fn privileges() {
-    differs(r#"{"Cmd":["true"]}"#, r#"{"Privileged":true}"#, expect![[r#"
-        "CAP_SYS_ADMIN"
-        "CAP_SYS_ADMIN"
-        "CAP_SYS_ADMIN""#]]);
+    differs(
+        r#"{"Cmd":["true"]}"#,
+        r#"{"Privileged":true}"#,
+        expect![[r#"
+            - "ro"
+            - "CAP_DAC_OVERRIDE"
+            - "CAP_FOWNER"
+            - "CAP_FSETID"
+            - "CAP_KILL"
+            - "CAP_SETGID"
+            - "CAP_SETUID"
+            - "CAP_SETPCAP"
+            - "CAP_NET_BIND_SERVICE"
+            - "CAP_NET_RAW"
+            - "CAP_SYS_CHROOT"
+            - "CAP_MKNOD"
+            - "CAP_AUDIT_WRITE"
+            - "CAP_SETFCAP"
+            - "allow": false
+            - "type": "c"
+            - "access": "m"
+            - "type": "b"
+            - "major": 1
+            - "minor": 3
+            - "minor": 5
+            - "minor": 7
+            - "minor": 8
+            - "minor": 9
+            - "major": 5
+            - "minor": 0
+            - "minor": 1
+            - "minor": 2
+            - "major": 136
+            - "major": 10
+            - "minor": 200
+            - "maskedPaths": [
+            - "/proc/asound"
+            - "/proc/acpi"
+            - "/proc/interrupts"
+            - "/proc/kcore"
+            - "/proc/keys"
+            - "/proc/latency_stats"
+            - "/proc/timer_list"
+            - "/proc/timer_stats"
+            - "/proc/sched_debug"
+            - "/proc/scsi"
+            - "/sys/firmware"
+            - "/sys/devices/virtual/powercap"
+            - "readonlyPaths": [
+            - "/proc/bus"
+            - "/proc/fs"
+            - "/proc/irq"
+            - "/proc/sys"
+            - "/proc/sysrq-trigger"
+            + "CAP_SYS_ADMIN"
+        "#]],
+    );
     differs(
         r#"{"Cmd":["true"]}"#,
         r#"{"CapAdd":["net_admin"],"CapDrop":["CAP_MKNOD"],"SecurityOpt":["no-new-privileges"]}"#,
         expect![[r#"
-            "CAP_NET_ADMIN",
-            "CAP_NET_ADMIN",
-            "CAP_NET_ADMIN",
-            "noNewPrivileges": true,"#]],
+            - "CAP_MKNOD"
+            + "CAP_NET_ADMIN"
+            + "noNewPrivileges": true
+        "#]],
     );
 }
 
@@ -429,26 +498,27 @@ fn mounts_and_read_only_root() {
         r#"{"ReadonlyRootfs":true,"Binds":["/a:/b:ro","/h:/etc/hosts"],"Tmpfs":{"/run":""},"IpcMode":"none","ConsoleSize":[24,80],
             "Mounts":[{"Type":"bind","Source":"/s","Target":"/dev/shm","BindOptions":{"Propagation":"rshared"}}]}"#,
         expect![[r#"
-            "path": "rootfs",
-            "readonly": true
-            "rprivate",
-            "rprivate",
-            "destination": "/b",
-            "source": "/a",
-            "rprivate",
-            "ro",
-            "rro"
-            "destination": "/run",
-            "source": "/h",
-            "source": "/s",
-            "rshared"
-            "terminal": true,
-            "consoleSize": {
-            "height": 24,
-            "width": 80
-            "TERM=xterm",
-            "cwd": "/w",
-            "rootfsPropagation": "shared","#]],
+            - "source": "shm"
+            - "mode=1777"
+            - "size=67108864"
+            - "source": "/var/lib/creel/containers/ab/hosts"
+            - "cwd": "/"
+            + "readonly": true
+            + "destination": "/b"
+            + "source": "/a"
+            + "rro"
+            + "destination": "/run"
+            + "source": "/h"
+            + "source": "/s"
+            + "rshared"
+            + "terminal": true
+            + "consoleSize": {
+            + "height": 24
+            + "width": 80
+            + "TERM=xterm"
+            + "cwd": "/w"
+            + "rootfsPropagation": "shared"
+        "#]],
     );
 }
 
