@@ -22,7 +22,7 @@ use crate::containers::wait::{self, WaitHandle};
 use crate::containers::{
     commit, create, files, inspect, list, prune, remove, rename, signal, start, stats, top,
 };
-use crate::core::{Core, blocking};
+use crate::core::{Core, Sealed, blocking};
 use crate::error::{Error, Result};
 use crate::events::{self, Bus};
 use crate::execs::{self, ExecSession, Execs};
@@ -58,6 +58,7 @@ impl Engine {
         let hierarchies = Hierarchies::detect().map_err(|e| Error::of(&e))?;
         let (told, mut heard) = mpsc::unbounded_channel::<shim::Told>();
         let core = Arc::new(Core {
+            sealed: Sealed::new(&config.executable),
             config,
             store,
             containers: Registry::default(),

@@ -61,6 +61,7 @@ impl Link {
         ours.set_nonblocking(true).map_err(|e| Error::io(step, e))?;
         let ours = UnixStream::from_std(ours).map_err(|e| Error::io(step, e))?;
         let mut child = tokio::process::Command::new(executable)
+            .arg0("creel")
             .args(shim_args(dir))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -92,7 +92,7 @@ async fn launch(core: &Arc<Core>, container: &Arc<Container>, steps: &mut Steps)
     let (this, prepared, target) = (core.clone(), record.clone(), dir.clone());
     blocking(move || prepare(&this, &prepared, &target)).await?;
     steps.done("daemon.prepare");
-    let (link, shim) = Link::spawn(&core.config.executable, &dir, &container.id, core.told.clone())?;
+    let (link, shim) = Link::spawn(core.sealed.path(), &dir, &container.id, core.told.clone())?;
     steps.done("daemon.spawn");
     let run = async {
         let created = link.call(Call::Create).await?;
@@ -127,8 +127,9 @@ pub(crate) fn started(
     pid: i32,
     started_at: Timestamp,
 ) {
+    // A program that is over already has taken its group along.
     let cgroup =
-        core.cgroup(record).map_err(|e| tracing::warn!(container = container.id.short(), "{e}")).ok();
+        core.cgroup(record).map_err(|e| tracing::debug!(container = container.id.short(), "{e}")).ok();
     container.change(|record| {
         record.rest = AtRest::Started { at: started_at };
         record.boot_id.clone_from(&core.boot_id);
