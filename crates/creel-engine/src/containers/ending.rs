@@ -97,9 +97,6 @@ pub(crate) async fn finish(core: &Arc<Core>, container: &Arc<Container>, end: En
         life.exits += 1;
         life.last = Some((exit.code, exit.error.clone()));
     });
-    if exit.oom_killed {
-        core.tell(container, "oom", &[]);
-    }
     core.tell(container, "die", &[("exitCode", exit.code.to_string())]);
     if auto_remove {
         let (core, container) = (core.clone(), container.clone());

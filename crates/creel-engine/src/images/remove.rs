@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use creel_store::{GcReport, ImageRecord};
-use creel_types::Reference;
+use creel_types::{ContainerId, Reference};
 use creel_wire::image::{ImageDelete, ImagesPrune};
 
 use super::tell;
@@ -25,31 +25,54 @@ pub(crate) async fn remove(core: &Arc<Core>, name: &str, force: bool) -> Result<
     let image = core.store.resolve_image(name)?;
     let (core, name) = (core.clone(), name.to_owned());
     to_the_end(async move {
-        let named = named(&image, &name);
-        let done = match named {
-            Some(reference) if image.references.len() + image.repo_digests.len() > 1 && !last_tag(&image, &reference) => {
-                untag(&core, &image, &reference).await?
-            }
-            named => {
-                if named.is_none() && !force && repositories(&image) > 1 {
-                    return Err(Error::conflict(format!(
-                        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
-                        image.id.short()
-                    )));
-                }
-                if named.is_none() && !force && image.references.len() > 1 {
-                    return Err(Error::conflict(format!(
-                        "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
-                        image.id.short()
-                    )));
-                }
-                in_use(&core, &image, force, named.as_ref())?;
-                delete(&core, &image).await?
-            }
+        let user = user(&core, &image);
+        let Some(reference) = named(&image, &name) else {
+            refuse_by_id(&image, user, force)?;
+            return delete(&core, &image).await;
         };
-        Ok(done)
+        if !last_tag(&image, &reference) {
+            return untag(&core, &image, &reference).await;
+        }
+        match user {
+            Some((container, _)) if !force => Err(Error::conflict(format!(
+                "conflict: unable to remove repository reference \"{name}\" (must force) - container {} is using its \
+                 referenced image {}",
+                container.short(),
+                image.id.short()
+            ))),
+            // It goes on running on its layers; only the name can be taken away.
+            Some((_, true)) => untag(&core, &image, &reference).await,
+            _ => delete(&core, &image).await,
+        }
     })
     .await
+}
+
+/// A container that was made from the image, one that runs before others, and whether it runs.
+fn user(core: &Core, image: &ImageRecord) -> Option<(ContainerId, bool)> {
+    let containers =
+        core.containers.all().into_iter().filter(|container| container.record().image == image.id);
+    containers
+        .map(|container| (container.id.clone(), container.running().is_some()))
+        .max_by_key(|(_, runs)| *runs)
+}
+
+/// An id is refused when something else would be surprised.
+fn refuse_by_id(image: &ImageRecord, user: Option<(ContainerId, bool)>, force: bool) -> Result<()> {
+    let why = match user {
+        Some((container, true)) => {
+            format!("(cannot be forced) - image is being used by running container {}", container.short())
+        }
+        _ if force => return Ok(()),
+        Some((container, false)) => {
+            format!("(must be forced) - image is being used by stopped container {}", container.short())
+        }
+        None if image.references.len() > 1 || repositories(image) > 1 => {
+            "(must be forced) - image is referenced in multiple repositories".to_owned()
+        }
+        None => return Ok(()),
+    };
+    Err(Error::conflict(format!("conflict: unable to delete {} {why}", image.id.short())))
 }
 
 /// The reference of the image that `name` is, unless it is an id.
@@ -82,39 +105,6 @@ fn repositories(image: &ImageRecord) -> usize {
     names.sort();
     names.dedup();
     names.len()
-}
-
-/// Refuses an image that a container needs.
-fn in_use(core: &Core, image: &ImageRecord, force: bool, named: Option<&Reference>) -> Result<()> {
-    for container in core.containers.all() {
-        if container.record().image != image.id {
-            continue;
-        }
-        let what = named.map_or_else(|| image.id.short(), Reference::familiar);
-        let short = container.id.short();
-        if container.running().is_some() {
-            return Err(Error::conflict(format!(
-                "conflict: unable to {} {what} (cannot be forced) - {}container {short} is using its referenced image {}",
-                if named.is_some() { "remove repository reference" } else { "delete" },
-                if named.is_some() { "" } else { "image is being used by running " },
-                image.id.short()
-            )));
-        }
-        if !force {
-            return Err(Error::conflict(format!(
-                "conflict: unable to {} {what} (must {}be forced) - {}container {short}{}",
-                if named.is_some() { "remove repository reference" } else { "delete" },
-                "",
-                if named.is_some() { "" } else { "image is being used by stopped " },
-                if named.is_some() {
-                    format!(" is using its referenced image {}", image.id.short())
-                } else {
-                    String::new()
-                },
-            )));
-        }
-    }
-    Ok(())
 }
 
 async fn untag(
