@@ -23,10 +23,13 @@ pub(crate) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError>
     let bytes = Limited::new(body, JSON_LIMIT)
         .collect()
         .await
-        .map_err(|e| ApiError::invalid(format!("reading the request's body (limit {JSON_LIMIT} bytes): {e}")))?
+        .map_err(|e| {
+            ApiError::invalid(format!("reading the request's body (limit {JSON_LIMIT} bytes): {e}"))
+        })?
         .to_bytes();
     let text: &[u8] = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes };
-    serde_json::from_slice(text).map_err(|e| ApiError::invalid(format!("the request's JSON does not fit: {e}")))
+    serde_json::from_slice(text)
+        .map_err(|e| ApiError::invalid(format!("the request's JSON does not fit: {e}")))
 }
 
 /// Feeds a request's body to the engine piece by piece; the engine's pace is the sender's.
@@ -75,7 +78,8 @@ where
 }
 
 fn line<T: Serialize>(document: &T) -> Bytes {
-    let mut text = serde_json::to_vec(document).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}").into_bytes());
+    let mut text =
+        serde_json::to_vec(document).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}").into_bytes());
     text.extend_from_slice(b"\r\n");
     text.into()
 }

@@ -122,10 +122,7 @@ pub(crate) async fn resize(engine: State, Path(id): Path<String>, uri: Uri) -> R
 /// Rows and columns from `h` and `w`.
 pub(crate) fn size(params: &Params) -> Result<(u16, u16)> {
     let missing = |name: &str| ApiError::invalid(format!("the query parameter `{name}` is missing"));
-    Ok((
-        params.number("h")?.ok_or_else(|| missing("h"))?,
-        params.number("w")?.ok_or_else(|| missing("w"))?,
-    ))
+    Ok((params.number("h")?.ok_or_else(|| missing("h"))?, params.number("w")?.ok_or_else(|| missing("w"))?))
 }
 
 pub(crate) async fn attach(engine: State, Path(id): Path<String>, request: Request<Body>) -> Result {

@@ -19,7 +19,8 @@ type Result<T = Response> = std::result::Result<T, ApiError>;
 fn with_stat(mut response: Response, stat: &PathStat) -> Result {
     let json = serde_json::to_vec(stat).map_err(|e| ApiError::invalid(format!("the path's state: {e}")))?;
     let text = base64::engine::general_purpose::STANDARD.encode(json);
-    let value = HeaderValue::from_str(&text).map_err(|e| ApiError::invalid(format!("the path's state: {e}")))?;
+    let value =
+        HeaderValue::from_str(&text).map_err(|e| ApiError::invalid(format!("the path's state: {e}")))?;
     response.headers_mut().insert("X-Docker-Container-Path-Stat", value);
     Ok(response)
 }

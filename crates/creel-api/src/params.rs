@@ -39,13 +39,17 @@ impl Params {
     pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
         match self.get(name) {
             None => default,
-            Some(value) => !matches!(value.trim().to_ascii_lowercase().as_str(), "0" | "no" | "none" | "false"),
+            Some(value) => {
+                !matches!(value.trim().to_ascii_lowercase().as_str(), "0" | "no" | "none" | "false")
+            }
         }
     }
 
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let wrong = |_| ApiError::invalid(format!("the query parameter `{name}` is not a number in range: `{value}`"));
+        let wrong = |_| {
+            ApiError::invalid(format!("the query parameter `{name}` is not a number in range: `{value}`"))
+        };
         value.parse().map(Some).map_err(wrong)
     }
 
@@ -61,13 +65,17 @@ impl Params {
         match self.get(name) {
             None | Some("0") => Ok(None),
             Some(text) => parse_time(text).map(Some).ok_or_else(|| {
-                ApiError::invalid(format!("the query parameter `{name}` is not a time: `{text}` (Unix seconds or RFC 3339)"))
+                ApiError::invalid(format!(
+                    "the query parameter `{name}` is not a time: `{text}` (Unix seconds or RFC 3339)"
+                ))
             }),
         }
     }
 
     pub(crate) fn platform(&self) -> Result<Option<Platform>, ApiError> {
-        self.get("platform").map(|text| text.parse().map_err(|e| ApiError::invalid(format!("{e}")))).transpose()
+        self.get("platform")
+            .map(|text| text.parse().map_err(|e| ApiError::invalid(format!("{e}"))))
+            .transpose()
     }
 }
 

@@ -71,7 +71,8 @@ async fn answer(router: &mut axum::Router, mut request: Request<Body>) -> Respon
     headers.insert("Api-Version", HeaderValue::from_static(API_VERSION));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert("Server", HeaderValue::from_static(concat!("creel/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    headers
+        .insert("Server", HeaderValue::from_static(concat!("creel/", env!("CARGO_PKG_VERSION"), " (linux)")));
     response
 }
 
@@ -79,7 +80,9 @@ async fn answer(router: &mut axum::Router, mut request: Request<Body>) -> Respon
 /// Docker refuses them.
 fn strip_version(uri: &Uri) -> Result<Option<Uri>, ApiError> {
     let path = uri.path();
-    let Some((version, rest)) = path.strip_prefix("/v").and_then(|p| p.split_once('/')) else { return Ok(None) };
+    let Some((version, rest)) = path.strip_prefix("/v").and_then(|p| p.split_once('/')) else {
+        return Ok(None);
+    };
     let Some(asked) = parse_version(version) else { return Ok(None) };
     if asked > parse_version(API_VERSION).unwrap_or_default() {
         return Err(ApiError::invalid(format!(
@@ -119,7 +122,10 @@ mod tests {
     #[test]
     fn versions_in_range_are_taken_off() {
         assert_eq!(stripped("/v1.45/info?a=b"), "/info?a=b");
-        assert_eq!(stripped("/v1.51/images/localhost:5000/v1.2/x/json"), "/images/localhost:5000/v1.2/x/json");
+        assert_eq!(
+            stripped("/v1.51/images/localhost:5000/v1.2/x/json"),
+            "/images/localhost:5000/v1.2/x/json"
+        );
         assert_eq!(stripped("/info"), "as it is");
         assert_eq!(stripped("/volumes/x"), "as it is");
         assert_eq!(stripped("/v1.99/info"), "refused");

@@ -78,6 +78,13 @@ pub(crate) enum Failed {
     Final(Error),
 }
 
+/// A request that got no answer. Where nobody listens, asking again for half a minute only hides the reason.
+fn broken(action: &str, error: &reqwest::Error) -> Failed {
+    let refused = error.is_connect() && error.source_text().contains("refused");
+    let error = network(action, error);
+    if refused { Failed::Final(error) } else { Failed::Passing(error, None) }
+}
+
 /// One repository in one registry.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -207,10 +214,7 @@ impl Client {
             if let Some(body) = call.body {
                 request = request.body(body().map_err(Failed::Final)?);
             }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| Failed::Passing(network(&call.describe(), &error), None))?;
+            let response = request.send().await.map_err(|error| broken(&call.describe(), &error))?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -322,7 +326,7 @@ impl Client {
             .header(ACCEPT, "application/json")
             .send()
             .await
-            .map_err(|error| Failed::Passing(network(&describe, &error), None))?;
+            .map_err(|error| broken(&describe, &error))?;
         let status = response.status();
         if is_passing(status.as_u16()) {
             let after =

@@ -25,7 +25,7 @@ pub enum Error {
         detail: String,
     },
     /// There is no such repository or tag, or it may not be seen.
-    #[error("{reference} is not in the registry: repository or tag unknown, or login needed{detail}")]
+    #[error("manifest for {reference} not found: repository or tag unknown, or login needed{detail}")]
     UnknownImage {
         /// The image as people write it.
         reference: String,

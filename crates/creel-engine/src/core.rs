@@ -1,9 +1,7 @@
 //! What all use cases share: the store, the containers, the event bus, the machine.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use creel_cgroup::{Cgroup, Hierarchies};
@@ -16,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::events::Bus;
 use crate::execs::Execs;
 use crate::options::EngineConfig;
+use crate::program::Program;
 use crate::record::{ContainerRecord, KIND};
 use crate::shim::Told;
 
@@ -30,46 +29,10 @@ pub(crate) struct Core {
     pub(crate) hierarchies: Hierarchies,
     /// Changes with every boot: nothing that ran in another one runs now.
     pub(crate) boot_id: String,
-    /// What shims are spawned from.
-    pub(crate) sealed: Sealed,
+    /// What shims, inits and helpers are made from.
+    pub(crate) program: Program,
     /// Where shims' events go.
     pub(crate) told: mpsc::UnboundedSender<Told>,
-}
-
-/// This program on a read-only mount of its own, so that nothing in a container can ever write to it through
-/// `/proc/PID/exe` (CVE-2019-5736). On kernels before 5.12 it is the plain file, and the log says so.
-#[derive(Debug)]
-pub(crate) struct Sealed {
-    path: PathBuf,
-    /// Keeps the mount, which is attached nowhere.
-    _mount: Option<OwnedFd>,
-}
-
-impl Sealed {
-    pub(crate) fn new(executable: &Path) -> Self {
-        // Only the running program can be sealed; whoever names another one (a test) gets that.
-        let inode = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-        if inode(executable).is_some_and(|named| inode(Path::new("/proc/self/exe")) != Some(named)) {
-            return Self { path: executable.to_owned(), _mount: None };
-        }
-        match creel_runtime::seal::sealed_executable() {
-            Ok(mount) => {
-                Self { path: format!("/proc/self/fd/{}", mount.as_raw_fd()).into(), _mount: Some(mount) }
-            }
-            Err(e) => {
-                tracing::warn!(
-                    "shims run from a file that root could write to: sealing {}: {e}",
-                    executable.display()
-                );
-                Self { path: executable.to_owned(), _mount: None }
-            }
-        }
-    }
-
-    /// What to execute; a path for this process and its children.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Core {

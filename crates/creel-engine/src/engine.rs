@@ -22,7 +22,7 @@ use crate::containers::wait::{self, WaitHandle};
 use crate::containers::{
     commit, create, files, inspect, list, prune, remove, rename, signal, start, stats, top,
 };
-use crate::core::{Core, Sealed, blocking};
+use crate::core::{Core, blocking};
 use crate::error::{Error, Result};
 use crate::events::{self, Bus};
 use crate::execs::{self, ExecSession, Execs};
@@ -31,6 +31,7 @@ use crate::options::{
     AttachOptions, ByteSource, ByteStream, CommitOptions, EngineConfig, ImportOptions, ListOptions,
     LogOptions, LogStream, PutOptions, RemoveOptions, Timings, WaitCondition,
 };
+use crate::program::Program;
 use crate::{containers::Registry, images, logs, reconcile, shim, system};
 
 /// The engine. Every `id` may be a full id, a name with or without a leading slash, or the beginning of an id; what
@@ -58,7 +59,7 @@ impl Engine {
         let hierarchies = Hierarchies::detect().map_err(|e| Error::of(&e))?;
         let (told, mut heard) = mpsc::unbounded_channel::<shim::Told>();
         let core = Arc::new(Core {
-            sealed: Sealed::new(&config.executable),
+            program: Program::new(&config.executable, &config.root),
             config,
             store,
             containers: Registry::default(),

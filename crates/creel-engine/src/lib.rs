@@ -19,6 +19,7 @@ mod merge;
 mod names;
 mod options;
 mod overlay;
+mod program;
 mod reconcile;
 mod record;
 mod session;

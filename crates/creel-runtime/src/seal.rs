@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use creel_sys::mount::{ATTR_RDONLY, EMPTY_PATH, MountAttr, OpenTreeFlags, mount_setattr, open_tree};
 
-/// This process's executable on a read-only mount that is attached nowhere: to be executed by
+/// An executable file on a read-only mount that is attached nowhere: to be executed by
 /// `creel_sys::process::Exec::run_fd` or as `/proc/self/fd/N`.
 ///
 /// A process that was started from it shows that mount in `/proc/PID/exe`. Whoever opens that link for writing is
@@ -14,9 +15,9 @@ use creel_sys::mount::{ATTR_RDONLY, EMPTY_PATH, MountAttr, OpenTreeFlags, mount_
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN; else the kernel's (open_tree(2), mount_setattr(2)).
-pub fn sealed_executable() -> io::Result<OwnedFd> {
+pub fn sealed_executable(executable: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let fd = open_tree(rustix::fs::CWD, c"/proc/self/exe", flags)?;
+    let fd = open_tree(rustix::fs::CWD, executable, flags)?;
     mount_setattr(&fd, c"", EMPTY_PATH, &MountAttr { set: ATTR_RDONLY, ..MountAttr::default() })?;
     Ok(fd)
 }

@@ -73,7 +73,12 @@ struct CloneArgs {
 /// that the kernel answers (no procfs needed).
 pub fn is_single_threaded() -> bool {
     // SAFETY: CLONE_VM alone has no effect on a single-threaded process and fails on any other (unshare(2)).
-    unsafe { libc::unshare(libc::CLONE_VM) == 0 }
+    if unsafe { libc::unshare(libc::CLONE_VM) } == 0 {
+        return true;
+    }
+    // A system call filter may refuse the question (EPERM), as Docker's does inside a container.
+    io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
+        && std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1)
 }
 
 /// Forks through clone3(2) with a copy of the address space; the child's end is reported by SIGCHLD.
@@ -100,11 +105,23 @@ pub fn clone(what: &Clone<'_>) -> io::Result<Cloned> {
     // SAFETY: the arguments outlive the call and have the size given; no stack is passed, so the child goes on in a
     // copy of this one. The process has a single thread (checked above), so no lock can be held by a thread that
     // does not exist in the child.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) })?;
+    let cloned = check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) });
+    let pid = match cloned {
+        // Docker's filter hides clone3 in containers because it cannot look into its arguments.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && args.flags == PIDFD => plain_clone(&mut pidfd)?,
+        other => other?,
+    };
     if pid == 0 {
         return Ok(Cloned::Child);
     }
     // SAFETY: the kernel has just stored a new descriptor here (CLONE_PIDFD); nobody else owns it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Cloned::Parent { pid: pid as i32, pidfd })
+}
+
+/// clone(2) as fork(2), with a pidfd: the first three arguments have the same order on all architectures.
+fn plain_clone(pidfd: &mut RawFd) -> io::Result<i64> {
+    let flags = PIDFD | libc::SIGCHLD as u64;
+    // SAFETY: as for clone3 above: no stack, a single thread, and the pidfd's place outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, std::ptr::from_mut(pidfd), 0, 0) })
 }

@@ -14,6 +14,7 @@ pub mod dev;
 pub mod fdpass;
 pub mod inherited;
 pub mod keyctl;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod ns;

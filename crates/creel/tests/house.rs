@@ -2,6 +2,8 @@
 //!
 //! `ARCHITECTURE.md` tells the reasons; this test makes them hold.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

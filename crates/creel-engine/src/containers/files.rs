@@ -59,7 +59,7 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
 fn spawn(core: &Core, root: HelperRoot, operation: Operation, stdin: Stdio) -> Result<Child> {
     let request = serde_json::to_string(&HelperRequest { root, operation })
         .map_err(|e| Error::internal(format!("writing a helper's request: {e}")))?;
-    Command::new(core.sealed.path())
+    Command::new(core.program.sealed())
         .arg0("creel")
         .arg("rootfs-helper")
         .arg(request)

@@ -92,7 +92,7 @@ async fn launch(core: &Arc<Core>, container: &Arc<Container>, steps: &mut Steps)
     let (this, prepared, target) = (core.clone(), record.clone(), dir.clone());
     blocking(move || prepare(&this, &prepared, &target)).await?;
     steps.done("daemon.prepare");
-    let (link, shim) = Link::spawn(core.sealed.path(), &dir, &container.id, core.told.clone())?;
+    let (link, shim) = Link::spawn(core.program.sealed(), &dir, &container.id, core.told.clone())?;
     steps.done("daemon.spawn");
     let run = async {
         let created = link.call(Call::Create).await?;
@@ -175,7 +175,7 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path) -> Result<()> {
         open_stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
         terminal: record.config.tty,
-        init: host.init.unwrap_or(false).then(|| core.config.executable.clone()),
+        init: host.init.unwrap_or(false).then(|| core.program.plain().to_owned()),
     };
     clear(dir)?;
     std::fs::DirBuilder::new()

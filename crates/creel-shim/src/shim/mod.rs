@@ -39,6 +39,8 @@ const OOM_RETRIES: u32 = 10;
 /// Bytes read at once from a pipe or socket.
 const READ: usize = 32 * 1024;
 
+/// How long after the last event memory is given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// How many ended execs are remembered for a daemon that was away.
 const REMEMBERED: usize = 64;
 
@@ -98,6 +100,8 @@ pub(crate) struct Shim<L> {
     abandoned_since: Option<Instant>,
     /// When an exited container's streams and events last moved, and how much was unsent then.
     linger: Option<(Instant, usize)>,
+    /// When to give back the memory that the last bustle needed.
+    idle_at: Option<Instant>,
     stop: bool,
 }
 
@@ -111,12 +115,26 @@ impl<L: Launcher> Shim<L> {
                 self.troubles.note(&format!("poll failed: {error}"));
                 std::thread::sleep(RETRY);
             }
+            self.rest(ready.is_empty());
             for (token, flags) in ready.drain(..) {
                 self.serve(token, flags);
             }
             self.advance();
         }
         self.listener.remove();
+    }
+
+    /// A second after the last event the code that served it is let go: a shim waits for most of its life.
+    fn rest(&mut self, idle: bool) {
+        let now = Instant::now();
+        if !idle {
+            self.idle_at = Some(now + IDLE);
+        } else if self.idle_at.is_some_and(|at| at <= now) {
+            self.idle_at = None;
+            if let Err(error) = creel_sys::memory::release_code() {
+                self.troubles.note(&format!("cannot give memory back: {error}"));
+            }
+        }
     }
 
     fn wait(&mut self, ready: &mut Vec<(Token, PollFlags)>) -> std::io::Result<()> {
@@ -149,6 +167,7 @@ impl<L: Launcher> Shim<L> {
             self.oom_retry.map(|(at, _)| at),
             self.abandoned_since.map(|since| since + ABANDONED),
             self.linger.map(|(since, _)| since + ending::LINGER),
+            self.idle_at,
         ];
         for at in timers.into_iter().flatten() {
             interests.wake_at(at);

@@ -205,6 +205,7 @@ impl<L: Launcher> Shim<L> {
             stdin_doubt: None,
             abandoned_since: None,
             linger: None,
+            idle_at: None,
             stop: false,
         }
     }

@@ -130,8 +130,10 @@ fn exec_has_its_own_streams_user_and_exit_code() {
         "outer x\n/tmp\nadam"
     );
     assert_eq!(daemon.ok(&["exec", "box", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]), "sleep 1000");
-    let missing = daemon.fails(127, &["exec", "box", "no-such-program"]);
-    assert!(missing.contains("executable file not found in $PATH"), "{missing}");
+    // Docker sends this text along the exec's own stream, as standard output.
+    let missing = daemon.creel(&["exec", "box", "no-such-program"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(crate::support::stdout(&missing).contains("executable file not found in $PATH"), "{missing:?}");
     daemon.ok(&["exec", "-d", "box", "touch", "/tmp/detached"]);
     eventually("the detached exec", || {
         daemon.creel(&["exec", "box", "test", "-e", "/tmp/detached"]).status.success()

@@ -83,3 +83,21 @@ fn limits_are_seen_in_the_cgroup_and_the_process() {
     assert!(["33554432\n512", "33554432\n20"].contains(&limits.as_str()), "{limits}");
     daemon.finish();
 }
+
+/// What creel itself costs: a shim that waits, as it does for most of its life, stays small.
+#[test]
+fn a_waiting_shim_is_small() {
+    let Some(daemon) = Daemon::with_busybox() else { return };
+    daemon.ok(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"]);
+    let pid = daemon.inspect("box", "{{.State.Pid}}");
+    let field = |pid: &str, name: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        line.trim_matches([':', ' ', '\t', 'k', 'B']).to_owned()
+    };
+    let shim = field(&pid, "PPid");
+    crate::support::eventually("a shim below 3 MiB", || {
+        field(&shim, "VmRSS").parse::<u64>().unwrap() < 3 * 1024
+    });
+    daemon.finish();
+}

@@ -3,6 +3,9 @@
 //! Every test has a daemon of its own with its own directories, cgroup parent, mount and network namespace, and
 //! checks when it ends that none of its processes, mounts and cgroups is left.
 
+// A test that cannot go on fails by panicking; what it skips it says.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
 mod bad_input;
 mod files;
 mod images;

@@ -57,7 +57,7 @@ fn name(rest: &str) -> String {
 #[test]
 fn pushed_images_are_pulled_again_with_the_same_digest() {
     let Some(daemon) = Daemon::with_busybox() else { return };
-    let _registry = Registry::start(&daemon);
+    let registry = Registry::start(&daemon);
     let image = name("team/app:v1");
     daemon.ok(&["tag", "busybox", &image]);
     let pushed = daemon.ok(&["push", &image]);
@@ -76,6 +76,7 @@ fn pushed_images_are_pulled_again_with_the_same_digest() {
     let by_digest = name(&format!("team/app@{digest}"));
     assert_eq!(daemon.ok(&["run", "--rm", &by_digest, "echo", "pulled by digest"]), "pulled by digest");
     assert!(daemon.fails(1, &["pull", &name("no/such:tag")]).contains("not found"));
+    drop(registry);
     daemon.finish();
 }
 

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program under test.
-pub const CREEL: &str = env!("CARGO_BIN_EXE_creel");
+pub(crate) const CREEL: &str = env!("CARGO_BIN_EXE_creel");
 
 /// A directory for scratch on a real file system: overlayfs has no upper directory on some others.
-pub fn scratch() -> tempfile::TempDir {
+pub(crate) fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("creel-test-").tempdir_in("/var/tmp").unwrap()
 }
 
 /// Whether privileged tests can run; says so when they cannot.
-pub fn can_run() -> bool {
+pub(crate) fn can_run() -> bool {
     if fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t0\t") {
         return true;
     }
@@ -30,8 +30,8 @@ pub fn can_run() -> bool {
 }
 
 /// A daemon with directories, cgroup parent, mount and network namespace of its own.
-pub struct Daemon {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Daemon {
+    pub(crate) dir: tempfile::TempDir,
     cgroup: String,
     child: Option<Child>,
     flags: Vec<String>,
@@ -39,19 +39,19 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts one; `None` where tests cannot be privileged.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         Self::start_in(scratch(), &[])
     }
 
     /// Starts one with an image `busybox` in its store.
-    pub fn with_busybox() -> Option<Self> {
+    pub(crate) fn with_busybox() -> Option<Self> {
         let daemon = Self::start()?;
         daemon.ok(&["import", "-c", "CMD [\"sh\"]", path(busybox_tar()), "busybox:latest"]);
         Some(daemon)
     }
 
     /// Starts one in the given directory with further flags.
-    pub fn start_in(dir: tempfile::TempDir, flags: &[&str]) -> Option<Self> {
+    pub(crate) fn start_in(dir: tempfile::TempDir, flags: &[&str]) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !can_run() {
             return None;
@@ -64,7 +64,7 @@ impl Daemon {
     }
 
     /// Starts the daemon's process (again).
-    pub fn spawn(&mut self) {
+    pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let child = Command::new("unshare")
@@ -94,50 +94,50 @@ impl Daemon {
     }
 
     /// Kills the daemon as `kill -9` does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Stops the daemon as a service manager does.
-    pub fn terminate(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         let mut child = self.child.take().unwrap();
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         child.wait().unwrap();
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("run/creel.sock")
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("root")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// A command of creel's, pointed at this daemon.
-    pub fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(CREEL);
         command.arg("-H").arg(format!("unix://{}", self.socket().display())).args(args);
         command
     }
 
     /// Runs a command with nothing on its standard input.
-    pub fn creel<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+    pub(crate) fn creel<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         self.command(args).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs a command that must succeed; its output without the last newline.
-    pub fn ok<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
+    pub(crate) fn ok<S: AsRef<OsStr>>(&self, args: &[S]) -> String {
         let output = self.creel(args);
         let line = args.iter().map(|a| a.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ");
         assert!(
@@ -152,7 +152,7 @@ impl Daemon {
     }
 
     /// Runs a command that must end with `code`; its standard error.
-    pub fn fails<S: AsRef<OsStr>>(&self, code: i32, args: &[S]) -> String {
+    pub(crate) fn fails<S: AsRef<OsStr>>(&self, code: i32, args: &[S]) -> String {
         let output = self.creel(args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let line = args.iter().map(|a| a.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -161,12 +161,12 @@ impl Daemon {
     }
 
     /// One value out of `inspect`.
-    pub fn inspect(&self, name: &str, template: &str) -> String {
+    pub(crate) fn inspect(&self, name: &str, template: &str) -> String {
         self.ok(&["inspect", "--format", template, name])
     }
 
     /// Waits until `template` gives `wanted`.
-    pub fn until(&self, name: &str, template: &str, wanted: &str) {
+    pub(crate) fn until(&self, name: &str, template: &str, wanted: &str) {
         let begin = Instant::now();
         loop {
             let value = self.inspect(name, template);
@@ -183,14 +183,14 @@ impl Daemon {
     }
 
     /// Runs a program in the daemon's network namespace.
-    pub fn inside(&self, program: &str) -> Command {
+    pub(crate) fn inside(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
         command
     }
 
     /// Removes every container, stops the daemon and checks that nothing is left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.clean_up(true);
     }
 
@@ -265,12 +265,12 @@ impl Drop for Daemon {
 }
 
 /// A path as text.
-pub fn path(path: &Path) -> &str {
+pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// A root file system with busybox and its commands, as a tar archive; made once a run.
-pub fn busybox_tar() -> &'static Path {
+pub(crate) fn busybox_tar() -> &'static Path {
     static TAR: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, tar) = TAR.get_or_init(|| {
         let dir = scratch();
@@ -281,7 +281,8 @@ pub fn busybox_tar() -> &'static Path {
         fs::copy("/usr/bin/busybox", root.join("bin/busybox"))
             .or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox")))
             .expect("busybox-static is not installed: run dev/setup");
-        let list = Command::new(root.join("bin/busybox")).arg("--list").output().unwrap();
+        // Not the copy: another thread that forks just now would still hold it open for writing.
+        let list = Command::new("busybox").arg("--list").output().unwrap();
         for name in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
@@ -306,7 +307,7 @@ pub fn busybox_tar() -> &'static Path {
 }
 
 /// Waits until `check` holds.
-pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !check() {
         assert!(begin.elapsed() < PATIENCE, "{what} did not happen");
@@ -315,6 +316,6 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 }
 
 /// What a command printed, as text.
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
