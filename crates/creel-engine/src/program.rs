@@ -60,7 +60,7 @@ impl Program {
 
 /// The copy of this very version, made if it is not there; those of other versions go. Shims that run hold theirs.
 fn copy(executable: &Path, dir: &Path) -> io::Result<PathBuf> {
-    let mut source = File::open(executable)?;
+    let source = File::open(executable)?;
     let meta = source.metadata()?;
     let name = format!("creel-{:x}-{:x}{:09}", meta.len(), meta.mtime(), meta.mtime_nsec());
     let target = dir.join(&name);
@@ -72,7 +72,16 @@ fn copy(executable: &Path, dir: &Path) -> io::Result<PathBuf> {
         fs::remove_file(other?.path())?;
     }
     let temporary = dir.join("new");
-    let mut file = File::create(&temporary)?;
+    let written = write(source, &temporary).and_then(|()| fs::rename(&temporary, &target));
+    if written.is_err() {
+        // On a full disk half a program would take the last room for nothing.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map(|()| target)
+}
+
+fn write(mut source: File, target: &Path) -> io::Result<()> {
+    let mut file = File::create(target)?;
     let mut piece = [0; PIECE];
     loop {
         match source.read(&mut piece) {
@@ -83,9 +92,7 @@ fn copy(executable: &Path, dir: &Path) -> io::Result<PathBuf> {
         }
     }
     file.set_permissions(fs::Permissions::from_mode(0o755))?;
-    file.sync_all()?;
-    fs::rename(&temporary, &target)?;
-    Ok(target)
+    file.sync_all()
 }
 
 #[cfg(test)]

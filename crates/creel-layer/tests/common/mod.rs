@@ -137,7 +137,8 @@ fn visit(
         }
     }
     for (key, value) in xattrs(path) {
-        write!(text, " {key}={}", value.escape_ascii()).unwrap();
+        // A blank ends the value for whoever takes the line apart; overlayfs's file handles hold any byte.
+        write!(text, " {key}={}", value.escape_ascii().to_string().replace(' ', "\\x20")).unwrap();
     }
     if meta.nlink() > 1 && !kind.is_dir() {
         match links.get(&meta.ino()) {

@@ -84,7 +84,8 @@ fn limits_are_seen_in_the_cgroup_and_the_process() {
     daemon.finish();
 }
 
-/// What creel itself costs: a shim that waits, as it does for most of its life, stays small.
+/// What creel itself costs: a shim that waits, as it does for most of its life, stays small. The promise is 3 MiB for
+/// the program as it is shipped (`bench/run` prints it); one built without optimization is larger.
 #[test]
 fn a_waiting_shim_is_small() {
     let Some(daemon) = Daemon::with_busybox() else { return };
@@ -96,8 +97,9 @@ fn a_waiting_shim_is_small() {
         line.trim_matches([':', ' ', '\t', 'k', 'B']).to_owned()
     };
     let shim = field(&pid, "PPid");
-    crate::support::eventually("a shim below 3 MiB", || {
-        field(&shim, "VmRSS").parse::<u64>().unwrap() < 3 * 1024
+    let limit = if cfg!(debug_assertions) { 6 } else { 3 } << 10;
+    crate::support::eventually("a shim below its limit", || {
+        field(&shim, "VmRSS").parse::<u64>().unwrap() < limit
     });
     daemon.finish();
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ impl Terminal {
         command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
         let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         rustix::io::ioctl_fionbio(&master, true).unwrap();
-        Self { child, master: File::from(OwnedFd::from(master)), seen: String::new() }
+        Self { child, master: File::from(master), seen: String::new() }
     }
 
     fn send(&mut self, keys: &str) {
