@@ -1,6 +1,6 @@
 //! The commands, named and behaving as Docker's.
 //!
-//! Layer 4. A command is a constant in [`commands`]: its names, flags and function. [`main`] finds it, reads its
+//! Layer 4. A command is a constant in `commands`: its names, flags and function. [`main`] finds it, reads its
 //! flags, and runs its function on a single-threaded tokio runtime with a [`creel_client::Client`]. Nothing here
 //! knows the engine: the daemon is asked through the Docker API, be it creel's or Docker's own.
 
