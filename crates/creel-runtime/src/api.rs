@@ -35,7 +35,7 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
-/// What [`crate::create`] needs.
+/// What [`crate::create()`] needs.
 #[derive(Debug)]
 pub struct CreateOptions<'a> {
     /// The container's id.
@@ -54,7 +54,7 @@ pub struct CreateOptions<'a> {
     pub init: Option<PathBuf>,
 }
 
-/// What [`crate::exec`] needs.
+/// What [`crate::exec()`] needs.
 #[derive(Debug)]
 pub struct ExecOptions<'a> {
     /// The container's process 1, in the caller's pid namespace.

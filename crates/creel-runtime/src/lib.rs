@@ -3,9 +3,9 @@
 //! Layer 1, synchronous, no threads. It knows namespaces, mounts, users, capabilities and the order in which they must
 //! come; it does not know images, networks, logs or a database.
 //!
-//! The life of a container here: [`validate`] refuses what cannot be applied; [`plan`] turns the Spec into ordered,
-//! named steps; [`create`] clones one child that applies them (no re-exec of this program) and waits at a gate;
-//! [`Created::start`] opens the gate and returns when the kernel has accepted the program; [`exec`] puts further
+//! The life of a container here: [`validate`] refuses what cannot be applied; [`plan()`] turns the Spec into ordered,
+//! named steps; [`create()`] clones one child that applies them (no re-exec of this program) and waits at a gate;
+//! [`Created::start`] opens the gate and returns when the kernel has accepted the program; [`exec()`] puts further
 //! processes into the same namespaces. All mounts, the overlay root included, are made inside the container's own
 //! mount namespace, so that nothing is left behind when it ends, however it ends.
 //!

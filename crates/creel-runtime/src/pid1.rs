@@ -27,7 +27,7 @@ const OWN: [i32; 11] = [
     libc::SIGKILL,
 ];
 
-/// Runs as process 1: `args` are what follows argv[0] in `/sbin/docker-init -- program args…` (the leading `--` is
+/// Runs as process 1: `args` are what follows `argv[0]` in `/sbin/docker-init -- program args…` (the leading `--` is
 /// passed over). Never returns; the exit code is the child's, 128 + signal if a signal ended it, 127 or 126 when the
 /// program is missing or cannot be executed.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ! {

@@ -249,7 +249,7 @@ documents! {
     pub struct Hook {
         /// Absolute path of the program.
         pub path: String,
-        /// Its arguments, argv[0] included.
+        /// Its arguments, `argv[0]` included.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub args: Vec<String>,
         /// Its environment.
