@@ -32,7 +32,9 @@ pub(crate) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError>
         .map_err(|e| ApiError::invalid(format!("the request's JSON does not fit: {e}")))
 }
 
-/// Feeds a request's body to the engine piece by piece; the engine's pace is the sender's.
+/// Feeds a request's body to the engine piece by piece; the engine's pace is the sender's. What the engine does not
+/// want any more is read all the same: a client that is still sending would else see a broken pipe instead of the
+/// reason.
 pub(crate) fn source(mut body: Body) -> ByteSource {
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -44,10 +46,11 @@ pub(crate) fn source(mut body: Body) -> ByteSource {
                 },
                 Err(e) => Err(std::io::Error::other(format!("the client's upload broke off: {e}"))),
             };
-            let failed = piece.is_err();
-            if sender.send(piece).await.is_err() || failed {
+            if piece.is_err() {
+                let _ = sender.send(piece).await;
                 break;
             }
+            let _ = sender.send(piece).await;
         }
     });
     receiver

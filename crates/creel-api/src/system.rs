@@ -31,11 +31,11 @@ pub(crate) async fn disk_usage(engine: State) -> Result {
     Ok(Json(engine.disk_usage().await?).into_response())
 }
 
-/// `docker login` asks the daemon to try the credentials; that comes with the issue on images.
+/// `docker login` asks the daemon to try the credentials; this version does not.
 pub(crate) async fn auth() -> ApiError {
     ApiError::of(
         creel_types::ErrorKind::Unsupported,
-        "login is not there yet: credentials in the client's config file are sent along with pull and push",
+        "this version of creel does not try credentials: those in the client's config file are sent along with pull and push",
     )
 }
 

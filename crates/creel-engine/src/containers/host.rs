@@ -69,7 +69,7 @@ pub(crate) fn check(
     let mut warnings = Vec::new();
     let probe = config.healthcheck.as_ref().and_then(|check| check.get("Test")).and_then(|test| test.get(0));
     if probe.and_then(Value::as_str).is_some_and(|first| !matches!(first, "NONE" | "")) {
-        warnings.push("the health check is kept with the container and not run yet: health checks come with their own issue".to_owned());
+        warnings.push("the health check is kept with the container and not run yet: health checks are not in this version of creel yet".to_owned());
     }
     if host.oom_kill_disable == Some(true) && host.memory == 0 {
         warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
@@ -79,7 +79,7 @@ pub(crate) fn check(
 
 /// Wishes that cannot be honoured, whatever they say.
 fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingConfig>) -> Result<()> {
-    const NETWORKS: &str = "networks come with their own issue; there are `--network none` (the default for now) and `--network host`";
+    const NETWORKS: &str = "networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`";
     if !host.port_bindings.is_empty() || host.publish_all_ports {
         return refuse("publishing ports", NETWORKS);
     }
@@ -98,7 +98,7 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
     if host.volumes_from.iter().flatten().next().is_some() {
         return refuse(
             "volumes from another container (--volumes-from)",
-            "named volumes come with their own issue",
+            "named volumes are not in this version of creel yet",
         );
     }
     if !matches!(host.volume_driver.as_str(), "" | "local") {
@@ -107,7 +107,7 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
     if !matches!(host.restart_policy.name.as_str(), "" | "no") {
         return refuse(
             format_args!("the restart policy \"{}\"", host.restart_policy.name),
-            "restart policies come with their own issue; only `no` is there",
+            "restart policies are not in this version of creel yet; only `no` is there",
         );
     }
     if !matches!(host.runtime.as_str(), "" | "creel") {
@@ -119,7 +119,7 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return refuse(
             format_args!("the user namespace mode \"{}\"", host.userns_mode),
-            "user namespaces come with their own issue",
+            "user namespaces are not in this version of creel yet",
         );
     }
     let absent: [(&str, bool, &str); 8] = [
@@ -163,7 +163,7 @@ fn modes(host: &HostConfig) -> Result<()> {
     if !matches!(network, "" | "default" | "none" | "host") && !shared(network) {
         return refuse(
             format_args!("the network mode \"{network}\""),
-            "bridge and other networks come with their own issue; use `--network none` (the default for now) or `--network host`",
+            "bridge and other networks are not in this version of creel yet; use `--network none` (the default for now) or `--network host`",
         );
     }
     if !matches!(host.pid_mode.as_str(), "" | "host") && !shared(&host.pid_mode) {
@@ -456,16 +456,16 @@ mod tests {
         .map(refused)
         .join("\n");
         expect![[r#"
-            unsupported: the network mode "bridge": bridge and other networks come with their own issue; use `--network none` (the default for now) or `--network host`
-            unsupported: the network mode "mine": bridge and other networks come with their own issue; use `--network none` (the default for now) or `--network host`
-            unsupported: publishing ports: networks come with their own issue; there are `--network none` (the default for now) and `--network host`
-            unsupported: the restart policy "always": restart policies come with their own issue; only `no` is there
-            unsupported: links: networks come with their own issue; there are `--network none` (the default for now) and `--network host`
-            unsupported: volumes from another container (--volumes-from): named volumes come with their own issue
+            unsupported: the network mode "bridge": bridge and other networks are not in this version of creel yet; use `--network none` (the default for now) or `--network host`
+            unsupported: the network mode "mine": bridge and other networks are not in this version of creel yet; use `--network none` (the default for now) or `--network host`
+            unsupported: publishing ports: networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`
+            unsupported: the restart policy "always": restart policies are not in this version of creel yet; only `no` is there
+            unsupported: links: networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`
+            unsupported: volumes from another container (--volumes-from): named volumes are not in this version of creel yet
             unsupported: the runtime "runc": only creel's own is there
             unsupported: the log driver "syslog": only json-file and none are there
             invalid argument: unknown log opt 'tag' for json-file log driver (max-size and max-file are there)
-            unsupported: the user namespace mode "keep-id": user namespaces come with their own issue
+            unsupported: the user namespace mode "keep-id": user namespaces are not in this version of creel yet
             unsupported: HostConfig.Surprise: creel does not know this field
             accepted
             unsupported: HostConfig.DeviceRequests: there are no device drivers (--gpus)
@@ -473,7 +473,7 @@ mod tests {
             invalid argument: range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available
             invalid argument: Invalid value 2-1 for cpuset CPUs: a list like 0-2,4 is wanted
             invalid argument: invalid CapAdd: unknown capability: "CAP_NOPE"
-            unsupported: security-opt apparmor=docker-default: AppArmor profiles come with their own issue; only `apparmor=unconfined` is there
+            unsupported: security-opt apparmor=docker-default: AppArmor profiles are not in this version of creel yet; only `apparmor=unconfined` is there
             invalid argument: sysctl 'vm.swappiness' is not allowed: it is not of a namespace of the container's
             invalid argument: ulimit nofile: soft limit must be less than or equal to hard limit: 5 > 4
             invalid argument: invalid PID mode: weird

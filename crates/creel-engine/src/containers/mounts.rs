@@ -6,7 +6,7 @@ use creel_wire::host::{HostConfig, Mount};
 use crate::error::{Error, Result};
 use crate::record::{MountKind, MountRecord};
 
-const NAMED: &str = "named volumes come with their own issue; give an absolute path of the host";
+const NAMED: &str = "named volumes are not in this version of creel yet; give an absolute path of the host";
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 const TMPFS_FLAGS: [&str; 21] = [
     "exec",
@@ -68,6 +68,10 @@ fn target(path: &str, spec: &str) -> Result<String> {
 pub(crate) fn all(config: &Config, host: &HostConfig) -> Result<Vec<MountRecord>> {
     let mut mounts: Vec<MountRecord> = Vec::new();
     let mut add = |mount: MountRecord| {
+        // The same mount twice says nothing new; Docker lets it pass.
+        if mounts.contains(&mount) {
+            return Ok(());
+        }
         if mounts.iter().any(|other| other.destination == mount.destination) {
             return Err(Error::invalid(format!("Duplicate mount point: {}", mount.destination)));
         }
@@ -364,7 +368,7 @@ mod tests {
         check(
             r#"{"Binds":["name:/x"]}"#,
             expect![
-                "the volume \"name\" of 'name:/x': named volumes come with their own issue; give an absolute path of the host"
+                "the volume \"name\" of 'name:/x': named volumes are not in this version of creel yet; give an absolute path of the host"
             ],
         );
         check(
@@ -387,6 +391,8 @@ mod tests {
                 "invalid volume specification: '/a:/': invalid mount config for type \"bind\": destination can't be '/'"
             ],
         );
+        let twice = HostConfig { binds: Some(vec!["/a:/x".to_owned(); 2]), ..HostConfig::default() };
+        assert_eq!(all(&Config::default(), &twice).unwrap().len(), 1);
         check(r#"{"Binds":["/a:/x","/b:/x/."]}"#, expect!["Duplicate mount point: /x"]);
     }
 
@@ -413,7 +419,7 @@ mod tests {
         check(
             r#"{"Mounts":[{"Type":"volume","Source":"v","Target":"/b"}]}"#,
             expect![
-                "a mount of type volume at /b: named volumes come with their own issue; give an absolute path of the host"
+                "a mount of type volume at /b: named volumes are not in this version of creel yet; give an absolute path of the host"
             ],
         );
         check(

@@ -12,7 +12,7 @@ use crate::record::KIND;
 /// Removes a container.
 pub(crate) async fn remove(core: &Arc<Core>, id: &str, options: RemoveOptions) -> Result<()> {
     if options.link {
-        return Err(Error::unsupported("removing a link: links come with the issue on networks"));
+        return Err(Error::unsupported("removing a link: links are not in this version of creel yet"));
     }
     let container = core.containers.find(id)?;
     let core = core.clone();

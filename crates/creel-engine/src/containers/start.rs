@@ -246,7 +246,8 @@ async fn failed(core: &Arc<Core>, container: &Arc<Container>, error: Error) -> E
     });
     container.set_life(|life| {
         life.exits += 1;
-        life.last = Some((code, Some(text.clone())));
+        // The start itself answers with the reason; Docker's wait tells only the code.
+        life.last = Some((code, None));
     });
     if record.host_config.auto_remove {
         let (core, container) = (core.clone(), container.clone());

@@ -38,11 +38,8 @@ pub(super) fn all(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
         mount("/sys", "sysfs", "sysfs", system),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", system),
     ];
-    if host.ipc_mode == "host" {
-        mounts.push(bind("/dev/mqueue", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
-    } else {
-        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-    }
+    // Shows the queues of whatever IPC namespace the container is in, the host's too.
+    mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
     let shm_size = format!("size={}", host.shm_size);
     match (host.ipc_mode.as_str(), &facts.joined_shm) {
         ("none", _) => {}

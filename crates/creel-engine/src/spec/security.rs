@@ -51,7 +51,7 @@ pub(crate) fn parse(options: &[String]) -> Result<Security> {
             ("apparmor", "unconfined") => {}
             ("apparmor", _) => {
                 return Err(Error::unsupported(format!(
-                    "security-opt {option}: AppArmor profiles come with their own issue; only `apparmor=unconfined` is there"
+                    "security-opt {option}: AppArmor profiles are not in this version of creel yet; only `apparmor=unconfined` is there"
                 )));
             }
             ("label", "disable") => {}
