@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take before a test gives up on it; in an emulated machine everything takes longer.
+fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("CREEL_TEST_SLOW").is_some() { 300 } else { 30 })
+}
 
 /// The program under test.
 pub(crate) const CREEL: &str = env!("CARGO_BIN_EXE_creel");
@@ -88,7 +90,7 @@ impl Daemon {
                 self.child = None;
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
-            assert!(begin.elapsed() < PATIENCE, "the daemon does not listen:\n{}", self.log());
+            assert!(begin.elapsed() < patience(), "the daemon does not listen:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -174,7 +176,7 @@ impl Daemon {
                 return;
             }
             assert!(
-                begin.elapsed() < PATIENCE,
+                begin.elapsed() < patience(),
                 "{name}: {template} is `{value}`, not `{wanted}`\n{}",
                 self.log()
             );
@@ -208,7 +210,7 @@ impl Daemon {
         }
         let left = || (self.processes(), self.cgroups());
         let begin = Instant::now();
-        while left() != (vec![], vec![]) && begin.elapsed() < Duration::from_secs(5) {
+        while left() != (vec![], vec![]) && begin.elapsed() < patience() / 6 {
             std::thread::sleep(Duration::from_millis(10));
         }
         let (processes, cgroups) = left();
@@ -310,7 +312,7 @@ pub(crate) fn busybox_tar() -> &'static Path {
 pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !check() {
-        assert!(begin.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(begin.elapsed() < patience(), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
