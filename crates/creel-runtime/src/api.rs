@@ -35,7 +35,52 @@ pub struct Stdio {
     pub stderr: Option<OwnedFd>,
 }
 
-/// What [`crate::create()`] needs.
+/// Who lets a created process go on to its program.
+#[derive(Debug)]
+pub enum Gate {
+    /// The creator, by [`crate::Created::start`].
+    Creator,
+    /// Whoever connects to this listening `SOCK_SEQPACKET` socket and calls [`crate::open_gate`] on the connection: the
+    /// creator may be gone by then.
+    Socket(OwnedFd),
+}
+
+/// How long a process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is killed when the thread that created it dies.
+    WithCreator,
+    /// It outlives its creator once it is set up.
+    Detached,
+}
+
+/// How a container's process comes into its control group.
+pub enum Group<'a> {
+    /// It stays in its creator's.
+    None,
+    /// It joins a group that exists.
+    Ready(&'a Cgroup),
+    /// Somebody else moves it, given its process id (systemd makes scopes that way); the error is told to the caller.
+    ByPid(&'a mut dyn FnMut(i32) -> Result<(), String>),
+}
+
+impl std::fmt::Debug for Group<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Group::None => f.write_str("None"),
+            Group::Ready(cgroup) => f.debug_tuple("Ready").field(cgroup).finish(),
+            Group::ByPid(_) => f.write_str("ByPid"),
+        }
+    }
+}
+
+impl<'a> From<Option<&'a Cgroup>> for Group<'a> {
+    fn from(cgroup: Option<&'a Cgroup>) -> Group<'a> {
+        cgroup.map_or(Group::None, Group::Ready)
+    }
+}
+
+/// What [`crate::create()`] needs. [`CreateOptions::new`] gives the ordinary values.
 #[derive(Debug)]
 pub struct CreateOptions<'a> {
     /// The container's id.
@@ -49,9 +94,40 @@ pub struct CreateOptions<'a> {
     /// The process's standard descriptors.
     pub stdio: Stdio,
     /// The control group to start in.
-    pub cgroup: Option<&'a Cgroup>,
+    pub cgroup: Group<'a>,
     /// `--init`: path of an executable (creel's own) that becomes process 1 as a reaper and runs the program.
     pub init: Option<PathBuf>,
+    /// Who opens the gate.
+    pub gate: Gate,
+    /// How long the process lives.
+    pub life: Life,
+    /// Whether the root is changed by pivot_root(2); false: by moving the root's mount and chroot(2), which keeps
+    /// nothing back that may unmount. For hosts whose root is the initial ramfs only.
+    pub pivot: bool,
+    /// Whether the container gets a session keyring of its own.
+    pub keyring: bool,
+    /// Open descriptors from 3 on that the program inherits under the same numbers; all others are closed.
+    pub preserve_fds: Vec<i32>,
+}
+
+impl<'a> CreateOptions<'a> {
+    /// A container without a control group of its own, started by its creator and living with it.
+    pub fn new(id: &'a str, spec: &'a Spec, bundle: &'a Path, rootfs: &'a Rootfs) -> CreateOptions<'a> {
+        CreateOptions {
+            id,
+            spec,
+            bundle,
+            rootfs,
+            stdio: Stdio::default(),
+            cgroup: Group::None,
+            init: None,
+            gate: Gate::Creator,
+            life: Life::WithCreator,
+            pivot: true,
+            keyring: true,
+            preserve_fds: Vec::new(),
+        }
+    }
 }
 
 /// What [`crate::exec()`] needs.
@@ -69,4 +145,8 @@ pub struct ExecOptions<'a> {
     pub stdio: Stdio,
     /// The container's control group.
     pub cgroup: Option<&'a Cgroup>,
+    /// How long the process lives.
+    pub life: Life,
+    /// Open descriptors from 3 on that the program inherits under the same numbers; all others are closed.
+    pub preserve_fds: Vec<i32>,
 }

@@ -1,5 +1,6 @@
 //! The executor: the container's process applies its plan to itself, step by step.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,8 +21,9 @@ use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
 use crate::plan::{INIT_PATH, InitPlan, Step};
 use crate::process::{ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
-use crate::report::{Message, Reporter, Timing};
-use crate::{console, namespaces, path, program, rootfs};
+use crate::report::{Ask, Message, Reporter, Timing};
+use crate::sources::Sources;
+use crate::{Life, console, namespaces, path, program, rootfs};
 
 /// A system call filter, compiled.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Inside {
     pub(crate) start_container: Vec<Hook>,
     pub(crate) version: String,
     pub(crate) bundle: PathBuf,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// What the child takes along from its creator.
@@ -48,23 +51,46 @@ pub(crate) struct Luggage {
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) personality: Option<u32>,
     pub(crate) hooks: Inside,
+    pub(crate) sources: Sources,
+    /// The listening socket of [`crate::Gate::Socket`].
+    pub(crate) gate: Option<OwnedFd>,
+    /// Whether somebody else moves this process into its control group.
+    pub(crate) group_by_pid: bool,
+    pub(crate) life: Life,
+    pub(crate) preserve_fds: Vec<i32>,
 }
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage { plan, cgroup, filter, stdio, personality, hooks } = luggage;
+    let Luggage {
+        plan,
+        cgroup,
+        filter,
+        stdio,
+        personality,
+        hooks,
+        sources,
+        gate,
+        group_by_pid,
+        life,
+        preserve_fds,
+    } = luggage;
     let mut init = Init {
         reporter,
         cgroup,
         filter,
         streams: Some(Streams::Files(stdio)),
-        sources: Vec::new(),
+        sources,
         root: None,
         procfs: None,
         masks: Masks::default(),
         exec: None,
         personality,
         hooks,
+        gate,
+        group_by_pid,
+        life,
+        preserve_fds,
         timings: Vec::new(),
     };
     process::umask(0);
@@ -89,13 +115,17 @@ struct Init {
     cgroup: Option<Entry>,
     filter: Option<Filter>,
     streams: Option<Streams>,
-    sources: Vec<Option<OwnedFd>>,
+    sources: Sources,
     root: Option<OwnedFd>,
     procfs: Option<Procfs>,
     masks: Masks,
     exec: Option<creel_sys::process::Exec>,
     personality: Option<u32>,
     hooks: Inside,
+    gate: Option<OwnedFd>,
+    group_by_pid: bool,
+    life: Life,
+    preserve_fds: Vec<i32>,
     timings: Vec<Timing>,
 }
 
@@ -131,30 +161,49 @@ impl Init {
 
     fn apply(&mut self, plan: &InitPlan, step: &Step) -> Result<(), Fault> {
         match step {
+            Step::UserNamespace { uid_mappings, .. } => {
+                if !uid_mappings.is_empty() {
+                    self.reporter.ask(Ask::IdMaps)?;
+                }
+                become_root()
+            }
+            Step::Cgroup if self.group_by_pid => self.reporter.ask(Ask::Group),
             Step::Cgroup => join_cgroup(self.cgroup.take()),
-            Step::JoinNamespace { kind, path } => {
-                let file = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-                Ok(ns::setns(file, namespaces::bit(*kind))?)
+            Step::JoinNamespace { kind, .. } => {
+                Ok(ns::setns(self.sources.take_namespace(*kind)?, namespaces::bit(*kind))?)
+            }
+            Step::TimeNamespace { offsets } => {
+                ns::unshare(creel_sys::clone::NEWTIME)?;
+                if !offsets.is_empty() {
+                    self.reporter.ask(Ask::TimeOffsets)?;
+                }
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let made = rustix::fs::open("/proc/self/ns/time_for_children", flags, Mode::empty())?;
+                Ok(ns::setns(made, creel_sys::clone::NEWTIME)?)
             }
             Step::NewCgroupNamespace => Ok(ns::unshare(creel_sys::clone::NEWCGROUP)?),
             Step::Loopback => Ok(creel_sys::net::loopback_up()?),
             Step::Keyring { name } => self.keyring(name),
             Step::Hostname { name } => Ok(ns::sethostname(name.as_bytes())?),
             Step::Domainname { name } => Ok(ns::setdomainname(name.as_bytes())?),
-            Step::OpenSources { .. } => self.open_sources(plan),
+            Step::OpenSources { .. } => self.sources.open_trees(plan),
             Step::PrivateTree => apply::private_tree(),
             Step::Root { rootfs } => {
-                self.root = Some(rootfs::mount(rootfs)?);
+                self.root = Some(rootfs::mount(rootfs, self.sources.root.take())?);
                 Ok(())
             }
             Step::Mount { mount } => {
                 let source = match mount {
-                    MountStep::Bind { .. } => self.next_source(),
+                    MountStep::Bind { .. } => Some(self.sources.next_tree()?),
                     _ => None,
                 };
                 apply::mount(self.root()?, mount, source).map(drop)
             }
             Step::Device { device } => make_device(self.root()?, device),
+            Step::BindDevice { device } => {
+                let tree = self.sources.next_tree()?;
+                apply::bind(self.root()?, &device.path, tree, &MountOptions::default()).map(drop)
+            }
             Step::Link { path, target } => make_link(self.root()?, path, target),
             Step::Console { size } => {
                 let slave = console::prepare(self.root()?, *size, &self.reporter)?;
@@ -163,9 +212,7 @@ impl Init {
                 Ok(())
             }
             Step::BindInit { destination, .. } => {
-                let Some(tree) = self.next_source() else {
-                    return Err(Fault::new(ErrorKind::Internal, "its source was not opened"));
-                };
+                let tree = self.sources.next_tree()?;
                 apply::bind(self.root()?, destination, tree, &read_only()).map(drop)
             }
             Step::WorkingDirectory { path } => crate::process::make_directory(self.root()?, path),
@@ -179,6 +226,11 @@ impl Init {
             }
             Step::ReadonlyRoot => apply::set_attributes(self.root()?, sys::ATTR_RDONLY, 0, false),
             Step::PivotRoot => self.pivot(),
+            Step::MoveRoot => {
+                rustix::process::fchdir(self.root()?)?;
+                rustix::process::chroot(".")?;
+                Ok(rustix::process::chdir("/")?)
+            }
             Step::RootPropagation { mode } => {
                 apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: false })
             }
@@ -195,10 +247,7 @@ impl Init {
                 }
                 None => Err(Fault::new(ErrorKind::InvalidArgument, "the Spec names no process")),
             },
-            Step::CreateRuntimeHooks { .. } => {
-                self.reporter.send(&Message::Hooks, &[]);
-                if self.reporter.wait() { Ok(()) } else { Err(creator_is_gone()) }
-            }
+            Step::CreateRuntimeHooks { .. } => self.reporter.ask(Ask::Hooks),
             Step::CreateContainerHooks { .. } => {
                 self.run_hooks(&plan.id, "createContainer", &self.hooks.create_container, "creating")
             }
@@ -220,23 +269,6 @@ impl Init {
             }
             other => Ok(other?),
         }
-    }
-
-    fn open_sources(&mut self, plan: &InitPlan) -> Result<(), Fault> {
-        for step in &plan.steps {
-            let (source, recursive) = match step {
-                Step::Mount { mount: MountStep::Bind { source, options, .. } } => (source, options.recursive),
-                Step::BindInit { source, .. } => (source, false),
-                _ => continue,
-            };
-            self.sources.push(Some(apply::open_source(source, recursive)?));
-        }
-        Ok(())
-    }
-
-    /// The sources are used up in the order of the steps that they were opened for.
-    fn next_source(&mut self) -> Option<OwnedFd> {
-        self.sources.iter_mut().find(|source| source.is_some()).and_then(Option::take)
     }
 
     fn pivot(&mut self) -> Result<(), Fault> {
@@ -264,6 +296,8 @@ impl Init {
             procfs: self.procfs.as_ref(),
             streams: &streams,
             filter_follows: self.filter.is_some(),
+            life: self.life,
+            preserve_fds: &self.preserve_fds,
             reporter: &self.reporter,
         };
         let env = crate::process::apply(process, &around)?;
@@ -284,21 +318,44 @@ impl Init {
 
     fn run_hooks(&self, id: &str, kind: &str, list: &[Hook], status: &str) -> Result<(), Fault> {
         let pid = process::pid();
-        let state = State { oci_version: &self.hooks.version, id, status, pid, bundle: &self.hooks.bundle };
+        let state = State {
+            oci_version: &self.hooks.version,
+            id,
+            status,
+            pid,
+            bundle: &self.hooks.bundle,
+            annotations: &self.hooks.annotations,
+        };
         hooks::run(kind, list, &state).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
     }
 
     fn gate(&mut self) -> Result<(), Fault> {
         self.reporter.send(&Message::Ready(std::mem::take(&mut self.timings)), &[]);
-        if self.reporter.wait() {
-            return Ok(());
+        match self.gate.take() {
+            Some(listener) => self.reporter.accept(&listener),
+            None if self.reporter.wait() => Ok(()),
+            None => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
         }
-        Err(creator_is_gone())
     }
 }
 
-fn creator_is_gone() -> Fault {
-    Fault::new(ErrorKind::Unavailable, "the creator is gone")
+/// Takes on the ids of root in a user namespace; one that does not map them leaves the process nobody with all
+/// capabilities, which is enough to set it up.
+pub(crate) fn become_root() -> Result<(), Fault> {
+    let unmapped = |result: std::io::Result<()>| match result {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other,
+    };
+    match process::setgroups(&[]) {
+        // Denied by whoever mapped the ids (user_namespaces(7)), so that there is nothing to drop.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+        other => other?,
+    }
+    unmapped(process::setresgid(0))?;
+    unmapped(process::setresuid(0))?;
+    process::set_dumpable(false)?;
+    // The change of ids has cleared it.
+    Ok(process::set_pdeathsig(libc::SIGKILL)?)
 }
 
 /// Moves the calling process into the v1 groups whose `tasks` files these are. A process that writes its own 0 there

@@ -1,14 +1,15 @@
 //! The creator's side of a clone: the child's birth, what it reports, its end.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 
 use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Ended, Whom, exit_now, wait};
-use creel_sys::{pidfd, process};
+use creel_sys::{ns, pidfd, process};
 
 use crate::error::{Error, plain};
-use crate::report::{self, Message, Reporter, Timing};
+use crate::report::{self, Ask, Message, Reporter, Timing};
 
 /// A child that is being set up, or waits at its gate. It is killed and reaped when this is dropped.
 #[derive(Debug)]
@@ -21,27 +22,98 @@ pub(crate) struct Child {
     socket: OwnedFd,
 }
 
+/// A user namespace to be born in, and what else has to be joined from there.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// The user namespace's file, or a pidfd.
+    pub(crate) user: OwnedFd,
+    /// The pid namespace's file, or a pidfd.
+    pub(crate) pid: Option<OwnedFd>,
+}
+
+/// How a child is born.
+#[derive(Debug)]
+pub(crate) struct Birth<'a> {
+    pub(crate) what: Clone<'a>,
+    /// An existing user namespace.
+    pub(crate) stage: Option<Stage>,
+    /// Whether the creator, who has no rights of root, must be able to open the child's files in procfs.
+    pub(crate) dumpable: bool,
+}
+
 /// Clones a child that runs `body`, which never returns to the caller's own code.
-pub(crate) fn spawn(what: &Clone<'_>, body: impl FnOnce(Reporter) -> i32) -> Result<Child, Error> {
+pub(crate) fn spawn(birth: &Birth<'_>, body: impl FnOnce(Reporter) -> i32) -> Result<Child, Error> {
     let (socket, theirs) = report::pair()?;
+    match &birth.stage {
+        None => spawn_child(&birth.what, birth.dumpable, socket, theirs, body),
+        Some(stage) => spawn_staged(&birth.what, stage, socket, theirs, body),
+    }
+}
+
+/// Namespaces belong to the user namespace of whoever makes them, and one cannot come back from a user namespace: a
+/// process in between joins it, clones the child as its own sibling, hands over what it knows and ends.
+fn spawn_staged(
+    what: &Clone<'_>,
+    stage: &Stage,
+    socket: OwnedFd,
+    theirs: OwnedFd,
+    body: impl FnOnce(Reporter) -> i32,
+) -> Result<Child, Error> {
+    let (ours, handover) = report::pair()?;
+    // Only the creator may hold its end: the child takes that end's closing for the creator's death.
+    let socket = RefCell::new(Some(socket));
+    let mut between = spawn_child(&Clone::default(), false, ours, handover, |handover| {
+        socket.take();
+        let joined = ns::setns(&stage.user, creel_sys::clone::NEWUSER)
+            .and_then(|()| stage.pid.as_ref().map_or(Ok(()), |pid| ns::setns(pid, creel_sys::clone::NEWPID)));
+        if let Err(e) = joined {
+            handover.failed("join the user namespace".into(), e.into());
+            return 1;
+        }
+        let what = Clone { flags: what.flags | creel_sys::clone::PARENT, cgroup: what.cgroup };
+        match clone(&what) {
+            Err(e) => {
+                handover.failed("clone the container's process".into(), e.into());
+                1
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                handover.send(&Message::Born(pid), &[pidfd.as_fd()]);
+                0
+            }
+            Ok(Cloned::Child) => {
+                drop(handover);
+                let _ = process::set_pdeathsig(libc::SIGKILL);
+                body(Reporter::new(theirs))
+            }
+        }
+    })?;
+    match report::receive(&between.socket, &mut Vec::new())? {
+        Some((Message::Born(pid), fds)) => Ok(Child::new(pid, fds.into_iter().next(), socket.take())?),
+        Some((Message::Failed { step, message, errno, kind }, _)) => {
+            Err(report::failure(step, message, errno, kind))
+        }
+        _ => Err(between.died()),
+    }
+}
+
+fn spawn_child(
+    what: &Clone<'_>,
+    dumpable_child: bool,
+    socket: OwnedFd,
+    theirs: OwnedFd,
+    body: impl FnOnce(Reporter) -> i32,
+) -> Result<Child, Error> {
     // Nobody inside a namespace that the child joins may look into it (see the crate's documentation). It inherits
     // this from us, so that there is no moment at which it could be caught.
     let dumpable = process::is_dumpable();
-    let _ = process::set_dumpable(false);
+    let _ = process::set_dumpable(dumpable_child);
     let cloned = clone(what);
-    if dumpable && !matches!(cloned, Ok(Cloned::Child)) {
-        let _ = process::set_dumpable(true);
+    if !matches!(cloned, Ok(Cloned::Child)) {
+        let _ = process::set_dumpable(dumpable);
     }
     match cloned {
         Err(e) => Err(Error::setup("cannot clone the container's process", plain(&e))),
-        Ok(Cloned::Parent { pid, pidfd }) => Ok(Child {
-            pid,
-            pidfd: Some(pidfd),
-            socket,
-            console: None,
-            warnings: Vec::new(),
-            timings: Vec::new(),
-        }),
+        Ok(Cloned::Parent { pid, pidfd }) => Child::new(pid, Some(pidfd), Some(socket)),
         Ok(Cloned::Child) => {
             // Without the creator's end here, its death shows as the end of the stream.
             drop(socket);
@@ -53,18 +125,57 @@ pub(crate) fn spawn(what: &Clone<'_>, body: impl FnOnce(Reporter) -> i32) -> Res
     }
 }
 
+/// Opens a gate at the other end of a connection, and listens there until the program runs; returns warnings.
+pub(crate) fn go(connection: &OwnedFd) -> Result<Vec<String>, Error> {
+    report::go(connection)?;
+    let (mut buf, mut warnings) = (Vec::new(), Vec::new());
+    loop {
+        match report::receive(connection, &mut buf)? {
+            None => return Ok(warnings),
+            Some((Message::Warning(text), _)) => warnings.push(text),
+            Some((Message::Failed { step, message, errno, kind }, _)) => {
+                return Err(report::failure(step, message, errno, kind));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Does what the child asks its creator to do; gets the child's process id.
+pub(crate) type Serve<'a> = &'a mut dyn FnMut(Ask, i32) -> Result<(), Error>;
+
 impl Child {
+    fn new(pid: i32, pidfd: Option<OwnedFd>, socket: Option<OwnedFd>) -> Result<Child, Error> {
+        let (Some(pidfd), Some(socket)) = (pidfd, socket) else {
+            return Err(Error::setup("cannot clone the container's process", "its descriptors were lost"));
+        };
+        let (warnings, timings) = (Vec::new(), Vec::new());
+        Ok(Child { pid, pidfd: Some(pidfd), socket, console: None, warnings, timings })
+    }
+
+    /// The error for a child that ended without a word.
+    fn died(&mut self) -> Error {
+        let how = match self.end() {
+            Some(Ended::Exited(code)) => format!("exit code {code}"),
+            Some(Ended::Signaled { signal, .. }) => format!("signal {signal}"),
+            None => "nobody knows how".into(),
+        };
+        Error::Died { how }
+    }
+
     /// Reads reports until the child is ready, or (after [`Child::go`]) its stream ends because the program runs.
-    fn listen(&mut self, started: bool, hooks: &dyn Fn(i32) -> Result<(), Error>) -> Result<(), Error> {
+    fn listen(&mut self, started: bool, serve: Serve<'_>) -> Result<(), Error> {
         let mut buf = Vec::new();
         loop {
             match report::receive(&self.socket, &mut buf)? {
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Console, fds)) => self.console = fds.into_iter().next(),
-                Some((Message::Hooks, _)) => {
-                    hooks(self.pid)?;
+                Some((Message::Ask(ask), _)) => {
+                    serve(ask, self.pid)?;
                     report::go(&self.socket)?;
                 }
+                // Only a process in between says this, and only to its own creator.
+                Some((Message::Born(_), _)) => {}
                 Some((Message::Ready(timings), _)) => {
                     self.timings = timings;
                     return Ok(());
@@ -74,27 +185,20 @@ impl Child {
                     return Err(report::failure(step, message, errno, kind));
                 }
                 None if started => return Ok(()),
-                None => {
-                    let how = match self.end() {
-                        Some(Ended::Exited(code)) => format!("exit code {code}"),
-                        Some(Ended::Signaled { signal, .. }) => format!("signal {signal}"),
-                        None => "nobody knows how".into(),
-                    };
-                    return Err(Error::Died { how });
-                }
+                None => return Err(self.died()),
             }
         }
     }
 
-    /// Waits until everything but the execve is done; `hooks` gets the process id when it is their turn.
-    pub(crate) fn ready(&mut self, hooks: &dyn Fn(i32) -> Result<(), Error>) -> Result<(), Error> {
-        self.listen(false, hooks)
+    /// Waits until everything but the execve is done.
+    pub(crate) fn ready(&mut self, serve: Serve<'_>) -> Result<(), Error> {
+        self.listen(false, serve)
     }
 
     /// Opens the gate and waits for the execve.
     pub(crate) fn go(&mut self) -> Result<(), Error> {
         report::go(&self.socket)?;
-        self.listen(true, &|_| Ok(()))
+        self.listen(true, &mut |_, _| Ok(()))
     }
 
     /// The pidfd, while the child is there.

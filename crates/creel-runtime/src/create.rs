@@ -1,20 +1,23 @@
 //! Creating a container's process, and starting it.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::Entry;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
-use creel_types::spec::Seccomp;
+use creel_types::spec::{NamespaceKind, Seccomp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::child::{self, Filter, Inside, Luggage};
-use crate::cloned::{self, Child};
+use crate::cloned::{self, Birth, Child, Stage};
 use crate::error::{Error, plain};
 use crate::hooks::{self, State};
-use crate::report::Timing;
-use crate::{CreateOptions, Facts, Stdio, namespaces, plan, seccomp};
+use crate::plan::{InitPlan, Step};
+use crate::report::{Ask, Timing};
+use crate::sources::{self, Sources};
+use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, namespaces, plan, seccomp};
 
 /// A container's process that is set up and waits at its gate. Dropped before [`Created::start`], it is killed and
 /// reaped.
@@ -31,10 +34,27 @@ pub struct Created {
     /// What could not be done exactly as asked.
     pub warnings: Vec<String>,
     child: Child,
+    waits_for_creator: bool,
     poststart: Vec<creel_types::spec::Hook>,
     version: String,
     id: String,
     bundle: std::path::PathBuf,
+    annotations: BTreeMap<String, String>,
+}
+
+/// A container's process that waits at a gate which somebody else opens; it lives on whatever becomes of this value.
+#[derive(Debug)]
+pub struct Detached {
+    /// Process id in the caller's pid namespace.
+    pub pid: i32,
+    /// The process's pidfd, close-on-exec.
+    pub pidfd: OwnedFd,
+    /// Master of the terminal, when the Spec asks for one.
+    pub console: Option<OwnedFd>,
+    /// What was spent on which group of steps, in microseconds, in order.
+    pub timings: Vec<Timing>,
+    /// What could not be done exactly as asked.
+    pub warnings: Vec<String>,
 }
 
 /// A container whose program runs.
@@ -126,7 +146,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let begun = Instant::now();
     let wants_cgroups = o.spec.mounts.iter().any(|mount| mount.kind.as_deref() == Some("cgroup"));
     let facts = if wants_cgroups { Facts::gather()? } else { Facts::default() };
-    let plan = plan(o.id, o.spec, o.bundle, o.rootfs, o.init.as_deref(), &facts)?;
+    let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
+    let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
     let filter = filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
     let personality = match linux.and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str()) {
@@ -141,37 +162,95 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         }
     };
     let stdio = streams(o.stdio)?;
-    let (cgroup, group) = entry(o.cgroup)?;
-    let join_pid = match &plan.join_pid {
-        None => None,
-        Some(path) => Some(
-            rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|e| Error::setup(format!("cannot open the pid namespace {path}"), e))?,
-        ),
+    let (cgroup, group) = entry(match &o.cgroup {
+        Group::Ready(cgroup) => Some(cgroup),
+        _ => None,
+    })?;
+    let sources = Sources::open(&plan)?;
+    let open = |kind, path: &Option<String>| match path {
+        None => Ok(None),
+        Some(path) => sources::open_namespace(kind, path).map(Some).map_err(|fault| {
+            Error::setup(format!("cannot join the {} namespace", kind.proc_name()), fault.message)
+        }),
     };
+    let join_user = open(NamespaceKind::User, &plan.join_user)?;
+    let join_pid = open(NamespaceKind::Pid, &plan.join_pid)?;
     let spec_hooks = o.spec.hooks.clone().unwrap_or_default();
     let inside = Inside {
         create_container: spec_hooks.create_container.clone(),
         start_container: spec_hooks.start_container.clone(),
         version: o.spec.oci_version.clone(),
         bundle: o.bundle.to_path_buf(),
+        annotations: o.spec.annotations.clone(),
     };
     let flags = namespaces::bits(plan.new_namespaces.iter().copied());
+    let in_user_namespace =
+        namespaces::has(&linux.map(|l| l.namespaces.clone()).unwrap_or_default(), NamespaceKind::User);
+    let oom_score = if in_user_namespace { take_oom_score(&mut plan) } else { None };
+    let (gate, waits_for_creator) = match o.gate {
+        Gate::Creator => (None, true),
+        Gate::Socket(listener) => (Some(listener), false),
+    };
     let mut timings = vec![("plan".to_string(), micros(begun))];
 
     let cloning = Instant::now();
-    let mut child = born_in(join_pid, || {
-        let what = Clone { flags, cgroup: group.as_ref().map(AsFd::as_fd) };
-        let luggage = Luggage { plan, cgroup, filter, stdio, personality, hooks: inside };
-        cloned::spawn(&what, |reporter| child::run(luggage, reporter))
-    })?;
+    let what = Clone { flags, cgroup: group.as_ref().map(AsFd::as_fd) };
+    let luggage = Luggage {
+        plan,
+        cgroup,
+        filter,
+        stdio,
+        personality,
+        hooks: inside,
+        sources,
+        gate,
+        group_by_pid: matches!(o.cgroup, Group::ByPid(_)),
+        life: o.life,
+        preserve_fds: o.preserve_fds,
+    };
+    let body = |reporter| child::run(luggage, reporter);
+    let dumpable = in_user_namespace && !idmap::may_mount();
+    let mut child = match join_user {
+        Some(user) => {
+            let stage = Some(Stage { user, pid: join_pid });
+            cloned::spawn(&Birth { what, stage, dumpable }, body)?
+        }
+        None => born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable }, body))?,
+    };
     timings.push(("clone".to_string(), micros(cloning)));
-    child.ready(&|pid| {
-        let state =
-            State { oci_version: &o.spec.oci_version, id: o.id, status: "creating", pid, bundle: o.bundle };
-        hooks::run("prestart", &spec_hooks.prestart, &state)?;
-        hooks::run("createRuntime", &spec_hooks.create_runtime, &state)
+    let mut by_pid = match o.cgroup {
+        Group::ByPid(place) => Some(place),
+        _ => None,
+    };
+    let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
+    child.ready(&mut |ask, pid| match (ask, maps) {
+        (Ask::IdMaps, Some((uids, gids))) => idmap::write_maps(pid, uids, gids),
+        (Ask::TimeOffsets, _) => linux.map_or(Ok(()), |linux| idmap::write_offsets(pid, &linux.time_offsets)),
+        (Ask::Group, _) => match &mut by_pid {
+            Some(place) => {
+                place(pid).map_err(|e| Error::setup("cannot move the process into its control group", e))
+            }
+            None => Ok(()),
+        },
+        (Ask::Hooks, _) => {
+            let state = State {
+                oci_version: &o.spec.oci_version,
+                id: o.id,
+                status: "creating",
+                pid,
+                bundle: o.bundle,
+                annotations: &o.spec.annotations,
+            };
+            hooks::run("prestart", &spec_hooks.prestart, &state)?;
+            hooks::run("createRuntime", &spec_hooks.create_runtime, &state)
+        }
+        (Ask::IdMaps, None) => Ok(()),
     })?;
+    if let Some(score) = oom_score
+        && let Err(e) = idmap::write_oom_score(child.pid, score)
+    {
+        child.warnings.push(format!("the OOM score adjustment {score} was not set: {e}"));
+    }
 
     timings.append(&mut child.timings);
     timings.push(("create".to_string(), micros(begun)));
@@ -188,26 +267,68 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         timings,
         warnings: std::mem::take(&mut child.warnings),
         child,
+        waits_for_creator,
         poststart: spec_hooks.poststart,
         version: o.spec.oci_version.clone(),
         id: o.id.to_string(),
         bundle: o.bundle.to_path_buf(),
+        annotations: o.spec.annotations.clone(),
     })
 }
 
+/// The OOM score adjustment, which the creator sets from outside in a user namespace.
+fn take_oom_score(plan: &mut InitPlan) -> Option<i32> {
+    plan.steps.iter_mut().find_map(|step| match step {
+        Step::Process { process } => process.oom_score_adj.take(),
+        _ => None,
+    })
+}
+
+/// Opens the gate of a container that was created with [`Gate::Socket`]: `connection` is connected to that socket.
+/// Returns warnings once the kernel has accepted the program. Hooks of kind poststart are the caller's.
+///
+/// # Errors
+/// As [`Created::start`], hooks of kind startContainer included; the process is gone then, and its parent reaps it.
+pub fn open_gate(connection: OwnedFd) -> Result<Vec<String>, Error> {
+    cloned::go(&connection)
+}
+
 impl Created {
+    /// Lets go of a process whose gate is a [`Gate::Socket`].
+    ///
+    /// # Errors
+    /// [`Error::Setup`] when its gate is the creator, without whom it could never start; it is killed then.
+    pub fn detach(self) -> Result<Detached, Error> {
+        if self.waits_for_creator {
+            return Err(Error::setup("cannot let go of the container", "only its creator can start it"));
+        }
+        let Created { pid, pidfd, console, timings, warnings, child, .. } = self;
+        child.release();
+        Ok(Detached { pid, pidfd, console, timings, warnings })
+    }
+
     /// Opens the gate; returns when the kernel has accepted the program.
     ///
     /// # Errors
-    /// [`Error::Program`] or [`Error::Step`] when it has not; the process is gone then.
+    /// [`Error::Program`] or [`Error::Step`] when it has not; the process is gone then. [`Error::Setup`] when the gate
+    /// is a socket.
     pub fn start(mut self) -> Result<Started, Error> {
         let begun = Instant::now();
+        if !self.waits_for_creator {
+            return Err(Error::setup("cannot start the container", "its gate is a socket"));
+        }
         self.child.go()?;
         let mut warnings = std::mem::take(&mut self.child.warnings);
         let pid = self.pid;
         self.child.release();
-        let state =
-            State { oci_version: &self.version, id: &self.id, status: "running", pid, bundle: &self.bundle };
+        let state = State {
+            oci_version: &self.version,
+            id: &self.id,
+            status: "running",
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        };
         // The specification: a hook of this kind that fails is logged, and the container goes on.
         if let Err(e) = hooks::run("poststart", &self.poststart, &state) {
             warnings.push(e.to_string());

@@ -1,10 +1,10 @@
 //! Device nodes and the links below `/dev` (runtime-spec, "Default Devices" and "Dev symbolic links").
 
-use creel_types::spec::Linux;
+use creel_types::spec::{Linux, NamespaceKind};
 use serde::Serialize;
 
 use crate::plan::Step;
-use crate::{Error, validate};
+use crate::{Error, namespaces, validate};
 
 /// One node to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,7 +87,13 @@ pub(crate) fn plan(linux: &Linux) -> Result<Vec<Step>, Error> {
             });
         }
     }
-    let mut steps: Vec<Step> = nodes.into_iter().map(|device| Step::Device { device }).collect();
+    // The kernel lets nobody make device nodes in a user namespace of his own.
+    let binds = namespaces::has(&linux.namespaces, NamespaceKind::User);
+    let step = |device: DeviceNode| match binds && device.kind != libc::S_IFIFO {
+        true => Step::BindDevice { device },
+        false => Step::Device { device },
+    };
+    let mut steps: Vec<Step> = nodes.into_iter().map(step).collect();
     steps.extend(LINKS.map(|(path, target)| Step::Link { path: path.into(), target: target.into() }));
     Ok(steps)
 }

@@ -10,14 +10,14 @@ use creel_types::ErrorKind;
 use creel_types::spec::NamespaceKind;
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{Filter, join_cgroup};
-use crate::cloned;
+use crate::child::{Filter, become_root, join_cgroup};
+use crate::cloned::{self, Birth, Stage};
 use crate::create::{born_in, entry, filter, streams};
 use crate::error::{Error, Fault};
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
 use crate::report::{Message, Reporter, Timing};
-use crate::{ExecOptions, console, namespaces, program, validate};
+use crate::{ExecOptions, Life, console, namespaces, program, validate};
 
 /// A process that was put into a running container. It is a child of the caller, which has to wait for it.
 #[derive(Debug)]
@@ -37,11 +37,14 @@ pub struct Execed {
 struct Luggage {
     target: OwnedFd,
     namespaces: u64,
+    user_namespace: bool,
     cgroup: Option<Entry>,
     plan: ProcessPlan,
     size: Option<(u16, u16)>,
     filter: Option<Filter>,
     stdio: [OwnedFd; 3],
+    life: Life,
+    preserve_fds: Vec<i32>,
 }
 
 /// Runs a process in a container's namespaces, control group and root; returns when the kernel has accepted the
@@ -56,7 +59,12 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     let begun = Instant::now();
     validate::check_process(o.process)?;
     let linux = o.spec.linux.clone().unwrap_or_default();
-    let kinds = linux.namespaces.iter().map(|space| space.kind).filter(|kind| *kind != NamespaceKind::Pid);
+    let kinds = linux
+        .namespaces
+        .iter()
+        .map(|space| space.kind)
+        .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
+    let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
     let plan = process::plan(o.process)?;
     let filter = filter(linux.seccomp.as_ref())?;
     let (cgroup, group) = entry(o.cgroup)?;
@@ -64,11 +72,14 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     let luggage = Luggage {
         target: o.target_pidfd.try_clone_to_owned().map_err(copy)?,
         namespaces: namespaces::bits(kinds),
+        user_namespace,
         cgroup,
         plan,
         size: o.process.console_size.as_ref().map(|size| (size.height, size.width)),
         filter,
         stdio: streams(o.stdio)?,
+        life: o.life,
+        preserve_fds: o.preserve_fds,
     };
     if creel_sys::pidfd::send_signal(o.target_pidfd, 0).is_err() {
         return Err(Error::Setup {
@@ -78,11 +89,17 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
         });
     }
     let joins_pid = namespaces::has(&linux.namespaces, NamespaceKind::Pid);
-    let mut child = born_in(joins_pid.then_some(o.target_pidfd), || {
-        let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
-        cloned::spawn(&what, |reporter| run(luggage, reporter))
-    })?;
-    child.ready(&|_| Ok(()))?;
+    let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
+    let body = |reporter| run(luggage, reporter);
+    let mut child = if user_namespace {
+        let target = || o.target_pidfd.try_clone_to_owned().map_err(copy);
+        let stage = Stage { user: target()?, pid: joins_pid.then(target).transpose()? };
+        cloned::spawn(&Birth { what, stage: Some(stage), dumpable: false }, body)?
+    } else {
+        let birth = Birth { what, stage: None, dumpable: false };
+        born_in(joins_pid.then_some(o.target_pidfd), || cloned::spawn(&birth, body))?
+    };
+    child.ready(&mut |_, _| Ok(()))?;
     child.go()?;
     let (pid, console) = (child.pid, child.console.take());
     let warnings = std::mem::take(&mut child.warnings);
@@ -108,10 +125,14 @@ fn run(luggage: Luggage, reporter: Reporter) -> i32 {
 }
 
 fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::convert::Infallible, Fault> {
-    let Luggage { target, namespaces, cgroup, plan, size, filter, stdio } = luggage;
+    let Luggage { target, namespaces, user_namespace, cgroup, plan, size, filter, stdio, life, preserve_fds } =
+        luggage;
     creel_sys::process::umask(0);
     join_cgroup(cgroup)?;
     *step = "join the container's namespaces";
+    if user_namespace {
+        become_root()?;
+    }
     ns::setns(&target, namespaces)?;
     drop(target);
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -129,6 +150,8 @@ fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::
         procfs: procfs.as_ref(),
         streams: &streams,
         filter_follows: filter.is_some(),
+        life,
+        preserve_fds: &preserve_fds,
         reporter,
     };
     let env = process::apply(&plan, &around)?;

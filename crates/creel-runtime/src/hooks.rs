@@ -1,5 +1,6 @@
 //! Hooks: programs that the Spec runs at points of the life cycle (runtime-spec, "POSIX-platform Hooks").
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,6 +25,9 @@ pub struct State<'a> {
     pub pid: i32,
     /// The bundle.
     pub bundle: &'a Path,
+    /// The Spec's annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 /// Runs hooks in order; the first that fails ends it.

@@ -3,9 +3,10 @@
 //! The list is what the container's process does, from its birth to the execve of the program; the creator's own part
 //! is small (clone, control group descriptors, the gate). `creel explain` prints it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use creel_types::spec::{Namespace, NamespaceKind, Spec};
+use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
 use serde::Serialize;
 
 use crate::devices::{self, DeviceNode};
@@ -32,12 +33,41 @@ impl Facts {
     }
 }
 
+/// What the caller wishes apart from the Spec.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes<'a> {
+    /// The reaper's executable (`--init`).
+    pub init: Option<&'a Path>,
+    /// Whether the root is changed by pivot_root(2).
+    pub pivot: bool,
+    /// Whether the container gets a session keyring of its own.
+    pub keyring: bool,
+}
+
+impl Default for Wishes<'_> {
+    fn default() -> Self {
+        Wishes { init: None, pivot: true, keyring: true }
+    }
+}
+
 /// One thing that the container's process does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "step", rename_all = "camelCase")]
 pub enum Step {
+    /// Becomes root of its user namespace, once that is mapped.
+    UserNamespace {
+        /// User ids for a new namespace, which the creator writes; none for one that is joined.
+        uid_mappings: Vec<IdMapping>,
+        /// Group ids likewise.
+        gid_mappings: Vec<IdMapping>,
+    },
     /// Moves itself into the control group (v1; in v2 it is born there).
     Cgroup,
+    /// Makes a time namespace and enters it once the creator has set its clocks.
+    TimeNamespace {
+        /// What is added to which clock: `monotonic`, `boottime`.
+        offsets: BTreeMap<String, TimeOffset>,
+    },
     /// Joins an existing namespace.
     JoinNamespace {
         /// Which kind.
@@ -83,6 +113,11 @@ pub enum Step {
     },
     /// Makes a device node.
     Device {
+        /// Which.
+        device: DeviceNode,
+    },
+    /// Binds the host's node of a device, where making nodes is not allowed (user namespaces).
+    BindDevice {
         /// Which.
         device: DeviceNode,
     },
@@ -141,6 +176,8 @@ pub enum Step {
     },
     /// Changes the root to the new one and lets go of the host's.
     PivotRoot,
+    /// Changes the root to the new one by chroot(2): the host's stays below (`--no-pivot`).
+    MoveRoot,
     /// Sets the propagation of the root mount.
     RootPropagation {
         /// `MS_*` mode.
@@ -169,7 +206,9 @@ impl Step {
     pub fn group(&self) -> &'static str {
         match self {
             Step::Cgroup => "cgroup",
-            Step::JoinNamespace { .. }
+            Step::UserNamespace { .. }
+            | Step::JoinNamespace { .. }
+            | Step::TimeNamespace { .. }
             | Step::NewCgroupNamespace
             | Step::Loopback
             | Step::Keyring { .. }
@@ -177,7 +216,9 @@ impl Step {
             | Step::Domainname { .. } => "namespaces",
             Step::OpenSources { .. } | Step::PrivateTree | Step::Root { .. } => "root",
             Step::Mount { .. } | Step::BindInit { .. } => "mounts",
-            Step::Device { .. } | Step::Link { .. } | Step::Console { .. } => "devices",
+            Step::Device { .. } | Step::BindDevice { .. } | Step::Link { .. } | Step::Console { .. } => {
+                "devices"
+            }
             Step::WorkingDirectory { .. }
             | Step::Sysctl { .. }
             | Step::ReadonlyPath { .. }
@@ -186,7 +227,7 @@ impl Step {
             Step::CreateRuntimeHooks { .. }
             | Step::CreateContainerHooks { .. }
             | Step::StartContainerHooks { .. } => "hooks",
-            Step::PivotRoot | Step::RootPropagation { .. } => "pivot",
+            Step::PivotRoot | Step::MoveRoot | Step::RootPropagation { .. } => "pivot",
             Step::Process { .. } | Step::Gate | Step::Seccomp | Step::Execute => "process",
         }
     }
@@ -194,7 +235,9 @@ impl Step {
     /// What it does to what, as error messages and `creel explain` say it.
     pub fn title(&self) -> String {
         match self {
+            Step::UserNamespace { .. } => "become root of the user namespace".into(),
             Step::Cgroup => "join the control group".into(),
+            Step::TimeNamespace { .. } => "make a time namespace".into(),
             Step::JoinNamespace { kind, path } => format!("join the {} namespace {path}", kind.proc_name()),
             Step::NewCgroupNamespace => "make a cgroup namespace".into(),
             Step::Loopback => "bring up the loopback interface".into(),
@@ -207,6 +250,7 @@ impl Step {
             Step::Root { rootfs: Rootfs::Directory(path) } => format!("bind the root {}", path.display()),
             Step::Mount { mount } => format!("mount {} on {}", mount.label(), mount.destination()),
             Step::Device { device } => format!("make the device {}", device.path),
+            Step::BindDevice { device } => format!("bind the device {}", device.path),
             Step::Link { path, target } => format!("link {path} to {target}"),
             Step::Console { .. } => "open the terminal".into(),
             Step::BindInit { source, destination } => format!("bind {source} on {destination}"),
@@ -218,6 +262,7 @@ impl Step {
             Step::CreateRuntimeHooks { .. } => "run the prestart and createRuntime hooks".into(),
             Step::CreateContainerHooks { .. } => "run the createContainer hooks".into(),
             Step::PivotRoot => "change the root".into(),
+            Step::MoveRoot => "change the root without pivot_root".into(),
             Step::RootPropagation { .. } => "set the root's propagation".into(),
             Step::Process { .. } => "prepare the process".into(),
             Step::Gate => "wait for the start".into(),
@@ -235,6 +280,9 @@ pub struct InitPlan {
     pub id: String,
     /// Namespaces that the clone makes.
     pub new_namespaces: Vec<NamespaceKind>,
+    /// The user namespace to be born in, if it is an existing one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join_user: Option<String>,
     /// The pid namespace to be born in, if it is an existing one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join_pid: Option<String>,
@@ -254,55 +302,35 @@ pub fn plan(
     spec: &Spec,
     bundle: &Path,
     rootfs: &Rootfs,
-    init: Option<&Path>,
+    wishes: Wishes<'_>,
     facts: &Facts,
 ) -> Result<InitPlan, Error> {
     validate(spec)?;
     let linux = spec.linux.clone().unwrap_or_default();
     let spaces = &linux.namespaces;
-    let mut steps = vec![Step::Cgroup];
-
-    for Namespace { kind, path } in spaces {
-        if let Some(path) = path
-            && *kind != NamespaceKind::Pid
-        {
-            steps.push(Step::JoinNamespace { kind: *kind, path: path.clone() });
-        }
-    }
-    if namespaces::is_new(spaces, NamespaceKind::Cgroup) {
-        steps.push(Step::NewCgroupNamespace);
-    }
-    if namespaces::is_new(spaces, NamespaceKind::Network) {
-        steps.push(Step::Loopback);
-    }
-    steps.push(Step::Keyring { name: format!("_ses.{id}") });
-    if let Some(name) = spec.hostname.as_ref().filter(|name| !name.is_empty()) {
-        steps.push(Step::Hostname { name: name.clone() });
-    }
-    if let Some(name) = spec.domainname.as_ref().filter(|name| !name.is_empty()) {
-        steps.push(Step::Domainname { name: name.clone() });
-    }
-
+    let mut steps = Vec::new();
+    namespace_steps(id, spec, &linux, wishes, &mut steps);
     let mounts = mounts::plan(spec, bundle, facts)?;
-    let sources = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count();
-    if sources > 0 || init.is_some() {
-        steps.push(Step::OpenSources { count: sources + usize::from(init.is_some()) });
+    let own_dev =
+        !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
+    let devices = if own_dev { devices::plan(&linux)? } else { Vec::new() };
+    let binds = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count()
+        + devices.iter().filter(|step| matches!(step, Step::BindDevice { .. })).count()
+        + usize::from(wishes.init.is_some());
+    if binds > 0 {
+        steps.push(Step::OpenSources { count: binds });
     }
     steps.push(Step::PrivateTree);
     steps.push(Step::Root { rootfs: rootfs.clone() });
-    let own_dev =
-        !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
     steps.extend(mounts.into_iter().map(|mount| Step::Mount { mount }));
     let process = spec.process.as_ref();
-    if own_dev {
-        steps.extend(devices::plan(&linux)?);
-    }
+    steps.extend(devices);
     if let Some(process) = process.filter(|process| process.terminal) {
         steps.push(Step::Console {
             size: process.console_size.as_ref().map(|size| (size.height, size.width)),
         });
     }
-    if let Some(source) = init {
+    if let Some(source) = wishes.init {
         steps.push(Step::BindInit { source: source.display().to_string(), destination: INIT_PATH.into() });
     }
     let hooks = spec.hooks.clone().unwrap_or_default();
@@ -324,7 +352,7 @@ pub fn plan(
     if spec.root.as_ref().is_some_and(|root| root.readonly) {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(Step::PivotRoot);
+    steps.push(if wishes.pivot { Step::PivotRoot } else { Step::MoveRoot });
     if let Some(change) = linux.rootfs_propagation.as_deref().and_then(mounts::options::propagation) {
         steps.push(Step::RootPropagation { mode: change.mode });
     }
@@ -340,12 +368,61 @@ pub fn plan(
     }
     steps.push(Step::Execute);
 
+    // Two kinds cannot be made by the clone: a cgroup namespace's root is the group that its maker is in, and the
+    // clocks of a time namespace are set before anybody enters it.
+    let later = [NamespaceKind::Cgroup, NamespaceKind::Time];
     let new_namespaces = spaces
         .iter()
-        .filter(|space| space.path.is_none() && space.kind != NamespaceKind::Cgroup)
+        .filter(|space| space.path.is_none() && !later.contains(&space.kind))
         .map(|space| space.kind)
         .collect();
-    let join_pid =
-        spaces.iter().find(|space| space.kind == NamespaceKind::Pid).and_then(|space| space.path.clone());
-    Ok(InitPlan { id: id.to_string(), new_namespaces, join_pid, steps })
+    let joined = |kind| spaces.iter().find(|space| space.kind == kind).and_then(|space| space.path.clone());
+    Ok(InitPlan {
+        id: id.to_string(),
+        new_namespaces,
+        join_user: joined(NamespaceKind::User),
+        join_pid: joined(NamespaceKind::Pid),
+        steps,
+    })
+}
+
+fn namespace_steps(id: &str, spec: &Spec, linux: &Linux, wishes: Wishes<'_>, steps: &mut Vec<Step>) {
+    let spaces = &linux.namespaces;
+    if namespaces::has(spaces, NamespaceKind::User) {
+        let new = namespaces::is_new(spaces, NamespaceKind::User);
+        let of = |list: &Vec<IdMapping>| if new { list.clone() } else { Vec::new() };
+        steps.push(Step::UserNamespace {
+            uid_mappings: of(&linux.uid_mappings),
+            gid_mappings: of(&linux.gid_mappings),
+        });
+    }
+    steps.push(Step::Cgroup);
+    // The mount namespace comes last: with it the tree changes in which the other files were named.
+    let (mount, others): (Vec<&Namespace>, Vec<&Namespace>) = spaces
+        .iter()
+        .filter(|space| !matches!(space.kind, NamespaceKind::Pid | NamespaceKind::User))
+        .partition(|space| space.kind == NamespaceKind::Mount);
+    for Namespace { kind, path } in others.into_iter().chain(mount) {
+        if let Some(path) = path {
+            steps.push(Step::JoinNamespace { kind: *kind, path: path.clone() });
+        }
+    }
+    if namespaces::is_new(spaces, NamespaceKind::Time) {
+        steps.push(Step::TimeNamespace { offsets: linux.time_offsets.clone() });
+    }
+    if namespaces::is_new(spaces, NamespaceKind::Cgroup) {
+        steps.push(Step::NewCgroupNamespace);
+    }
+    if namespaces::is_new(spaces, NamespaceKind::Network) {
+        steps.push(Step::Loopback);
+    }
+    if wishes.keyring {
+        steps.push(Step::Keyring { name: format!("_ses.{id}") });
+    }
+    if let Some(name) = spec.hostname.as_ref().filter(|name| !name.is_empty()) {
+        steps.push(Step::Hostname { name: name.clone() });
+    }
+    if let Some(name) = spec.domainname.as_ref().filter(|name| !name.is_empty()) {
+        steps.push(Step::Domainname { name: name.clone() });
+    }
 }

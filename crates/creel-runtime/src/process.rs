@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::error::{Fault, plain};
 use crate::procfs::Procfs;
 use crate::report::Reporter;
-use crate::{Error, caps, path, user};
+use crate::{Error, Life, caps, path, user};
 
 const SYS_ADMIN: u64 = 1 << 21;
 
@@ -260,7 +260,7 @@ pub(crate) fn needs_procfs(plan: &ProcessPlan) -> bool {
 }
 
 /// Makes the descriptors 0, 1 and 2, and lets nothing else through the execve.
-fn streams(streams: &Streams, uid: u32) -> Result<(), Fault> {
+fn streams(streams: &Streams, uid: u32, preserve: &[i32]) -> Result<(), Fault> {
     match streams {
         Streams::Terminal(slave) => {
             // The program's user must be able to open its own terminal again.
@@ -281,7 +281,11 @@ fn streams(streams: &Streams, uid: u32) -> Result<(), Fault> {
             }
         }
     }
-    Ok(close_range::cloexec_from(3)?)
+    close_range::cloexec_from(3)?;
+    for fd in preserve {
+        close_range::inherit(*fd).map_err(|e| Fault::from(e).context(format!("descriptor {fd}")))?;
+    }
+    Ok(())
 }
 
 /// Changes groups, user and capabilities. With `hold_admin`, CAP_SYS_ADMIN stays usable until the execve, which
@@ -300,7 +304,11 @@ fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result
         ));
     }
     let keeps = wanted.permitted | wanted.effective | wanted.ambient | wanted.inheritable;
-    sys::setgroups(&plan.groups).map_err(|e| Fault::from(e).context("supplementary groups"))?;
+    match sys::setgroups(&plan.groups) {
+        // A user namespace may deny it (user_namespaces(7)): then there are no groups to drop either.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && plan.groups.is_empty() => {}
+        other => other.map_err(|e| Fault::from(e).context("supplementary groups"))?,
+    }
     for cap in (0..64).take_while(|cap| creel_sys::caps::bounding_has(*cap).is_some()) {
         if wanted.bounding & 1 << cap == 0 {
             creel_sys::caps::bounding_drop(cap)
@@ -367,6 +375,10 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) streams: &'a Streams,
     /// Whether a system call filter follows.
     pub(crate) filter_follows: bool,
+    /// How long the process lives.
+    pub(crate) life: Life,
+    /// Descriptors that the program inherits besides the first three.
+    pub(crate) preserve_fds: &'a [i32],
     /// Where warnings go.
     pub(crate) reporter: &'a Reporter,
 }
@@ -377,7 +389,8 @@ pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec
     limits(plan, around.procfs, around.reporter)?;
     // A child just cloned leads no process group, so this cannot fail for that reason.
     sys::setsid()?;
-    streams(around.streams, plan.uid).map_err(|fault| fault.context("standard descriptors"))?;
+    streams(around.streams, plan.uid, around.preserve_fds)
+        .map_err(|fault| fault.context("standard descriptors"))?;
     let mut env = plan.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         let root = open_root()?;
@@ -395,7 +408,7 @@ pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec
     directory_is_inside()?;
     sys::umask(plan.umask);
     // Changing the ids cleared the one set at birth.
-    sys::set_pdeathsig(libc::SIGKILL)?;
+    sys::set_pdeathsig(if around.life == Life::WithCreator { libc::SIGKILL } else { 0 })?;
     if plan.no_new_privileges {
         sys::set_no_new_privs()?;
     }

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use creel_sys::fdpass;
+use creel_types::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, WireKind};
@@ -18,12 +19,27 @@ pub(crate) enum Message {
     Warning(String),
     /// The terminal's master comes along as a descriptor.
     Console,
-    /// The creator is to run its hooks, and to say so when they are done.
-    Hooks,
+    /// A process in between has cloned the child, whose pidfd comes along.
+    Born(i32),
+    /// The creator is to do something, and to say so when it is done.
+    Ask(Ask),
     /// Everything but the execve is done.
     Ready(Vec<Timing>),
     /// A step failed; the child exits.
     Failed { step: String, message: String, errno: Option<i32>, kind: WireKind },
+}
+
+/// What only the creator can do, since it takes rights, or a view of the host, that the child has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// Write the maps of the new user namespace.
+    IdMaps,
+    /// Write the offsets of the new time namespace's clocks.
+    TimeOffsets,
+    /// Move the process into its control group.
+    Group,
+    /// Run the hooks of kinds prestart and createRuntime.
+    Hooks,
 }
 
 /// The byte that opens the gate.
@@ -60,6 +76,29 @@ impl Reporter {
         let mut message = fault.message;
         truncate(&mut message, 8 * 1024);
         self.send(&Message::Failed { step, message, errno: fault.errno, kind: fault.kind.into() }, &[]);
+    }
+
+    /// Has the creator do something.
+    pub(crate) fn ask(&self, ask: Ask) -> Result<(), Fault> {
+        self.send(&Message::Ask(ask), &[]);
+        if self.wait() { Ok(()) } else { Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")) }
+    }
+
+    /// Waits at a listening socket for the one who opens the gate; his connection carries the reports from then on.
+    pub(crate) fn accept(&mut self, listener: &OwnedFd) -> Result<(), Fault> {
+        loop {
+            match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+                Ok(connection) => {
+                    self.socket = connection;
+                    // One who hangs up without a word has not opened it.
+                    if self.wait() {
+                        return Ok(());
+                    }
+                }
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// Waits until the gate opens; false when the creator is gone.

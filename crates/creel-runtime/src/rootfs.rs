@@ -20,25 +20,38 @@ const OVERLAY_OPTIONS: [(&str, &str); 3] =
 /// fsconfig(2) takes strings of less than 256 bytes.
 const MAX_STRING: usize = 255;
 
-/// Mounts the root and returns it, attached: overlays over their own upper directory, directories over themselves.
-/// In this mount namespace nobody else looks at those places, and they vanish with it.
-pub(crate) fn mount(rootfs: &Rootfs) -> Result<OwnedFd, Fault> {
+/// The root as a mount that is attached nowhere; `None` where this kernel cannot make one (overlays before Linux 6.5,
+/// whose layers cannot be given one by one).
+pub(crate) fn detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Fault> {
     match rootfs {
         Rootfs::Directory(path) => {
             let tree = apply::open_source(&path.display().to_string(), true)?;
             apply::set_propagation(&tree, Propagation { mode: libc::MS_PRIVATE, recursive: true })?;
-            sys::attach(&tree, &place(path)?)?;
+            Ok(Some(tree))
+        }
+        Rootfs::Overlay { lower, upper, work } => match overlay(lower, upper, work) {
+            Err(fault) if fault.errno == Some(libc::EINVAL) => Ok(None),
+            other => other.map(Some),
+        },
+    }
+}
+
+/// Mounts the root, if that has not been done, and returns it, attached.
+///
+/// It goes on top of this mount namespace's own root, so that no path has to be walked to it: absolute paths of this
+/// process still begin below it.
+pub(crate) fn mount(rootfs: &Rootfs, ready: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
+    let tree = match ready {
+        Some(tree) => Some(tree),
+        None => detached(rootfs)?,
+    };
+    match (tree, rootfs) {
+        (Some(tree), _) => {
+            sys::attach(&tree, &place(Path::new("/"))?)?;
             Ok(tree)
         }
-        Rootfs::Overlay { lower, upper, work } => {
-            let mount = match overlay(lower, upper, work) {
-                // Before Linux 6.5 layers cannot be given one by one.
-                Err(fault) if fault.errno == Some(libc::EINVAL) => return old_overlay(lower, upper, work),
-                other => other?,
-            };
-            sys::attach(&mount, &place(upper)?)?;
-            Ok(mount)
-        }
+        (None, Rootfs::Overlay { lower, upper, work }) => old_overlay(lower, upper, work),
+        (None, Rootfs::Directory(_)) => Err(Fault::from(Errno::INVAL)),
     }
 }
 

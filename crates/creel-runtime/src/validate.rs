@@ -108,20 +108,10 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         if let Some(path) = path {
             absolute(&format!("{field}.path"), path)?;
         }
-        match (kind, path) {
-            (NamespaceKind::User, _) => {
-                return Err(Error::unsupported(field, "user namespaces are not supported yet"));
-            }
-            (NamespaceKind::Time, _) => {
-                return Err(Error::unsupported(field, "time namespaces are not supported yet"));
-            }
-            (NamespaceKind::Mount, Some(_)) => {
-                return Err(Error::unsupported(field, "joining a mount namespace is not supported yet"));
-            }
-            _ => {}
-        }
     }
-    if !namespaces::is_new(spaces, NamespaceKind::Mount) {
+    check_id_maps(linux)?;
+    check_time_offsets(linux)?;
+    if !namespaces::has(spaces, NamespaceKind::Mount) {
         return Err(Error::unsupported(
             "linux.namespaces",
             "a container without a mount namespace of its own is not supported: its root would be the host's business",
@@ -136,6 +126,54 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     }
     for name in linux.sysctl.keys() {
         check_sysctl(name, spaces)?;
+    }
+    Ok(())
+}
+
+/// Id maps belong to a new user namespace, which is useless without them (user_namespaces(7)).
+fn check_id_maps(linux: &Linux) -> Result<(), Error> {
+    let spaces = &linux.namespaces;
+    for (field, maps) in
+        [("linux.uidMappings", &linux.uid_mappings), ("linux.gidMappings", &linux.gid_mappings)]
+    {
+        if maps.is_empty() {
+            if namespaces::is_new(spaces, NamespaceKind::User) {
+                return Err(Error::invalid(field, "a new user namespace needs at least one mapping"));
+            }
+            continue;
+        }
+        if !namespaces::has(spaces, NamespaceKind::User) {
+            return Err(Error::invalid(field, "mappings are given, but no user namespace"));
+        }
+        for (index, map) in maps.iter().enumerate() {
+            let field = format!("{field}[{index}]");
+            if map.size == 0 {
+                return Err(Error::invalid(field, "a mapping of no ids"));
+            }
+            // 4294967295 means "unchanged" to the kernel and is no id.
+            for first in [map.container_id, map.host_id] {
+                if u64::from(first) + u64::from(map.size) > u64::from(u32::MAX) {
+                    return Err(Error::invalid(field, "it goes beyond the last id, 4294967294"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// time_namespaces(7): two clocks, and only in a namespace that is new.
+fn check_time_offsets(linux: &Linux) -> Result<(), Error> {
+    for (clock, offset) in &linux.time_offsets {
+        let field = format!("linux.timeOffsets.{clock}");
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            return Err(Error::invalid(field, "there is no such clock; monotonic and boottime can be set"));
+        }
+        if offset.nanosecs >= 1_000_000_000 {
+            return Err(Error::invalid(field, "nanosecs is a whole second or more"));
+        }
+        if !namespaces::is_new(&linux.namespaces, NamespaceKind::Time) {
+            return Err(Error::invalid(field, "offsets are given, but no new time namespace"));
+        }
     }
     Ok(())
 }
@@ -198,12 +236,9 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
         return Err(Error::invalid("linux.personality.flags", "none are defined"));
     }
     let given = [
-        ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-        ("linux.gidMappings", !linux.gid_mappings.is_empty()),
         ("linux.netDevices", !linux.net_devices.is_empty()),
         ("linux.mountLabel", linux.mount_label.as_deref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.timeOffsets", !linux.time_offsets.is_empty()),
         ("linux.memoryPolicy", linux.memory_policy.is_some()),
     ];
     refuse(&given)

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use attacks::*;
-use creel_runtime::{CreateOptions, Error, Rootfs, Stdio};
+use creel_runtime::{CreateOptions, Error, Group, Rootfs, Stdio};
 use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
 use support::*;
@@ -493,6 +493,8 @@ fn exec_after_the_end() {
         process: spec.process.as_ref().unwrap(),
         stdio: Stdio::default(),
         cgroup: None,
+        life: creel_runtime::Life::WithCreator,
+        preserve_fds: Vec::new(),
     })
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -520,13 +522,9 @@ fn signals_are_reset() {
 
 fn with_init(spec: &Spec, rootfs: &Rootfs, stdio: Stdio) -> Result<creel_runtime::Created, Error> {
     creel_runtime::create(CreateOptions {
-        id: "test",
-        spec,
-        bundle: Path::new("/var/tmp"),
-        rootfs,
         stdio,
-        cgroup: None,
         init: Some(std::env::current_exe().unwrap()),
+        ..CreateOptions::new("test", spec, Path::new("/var/tmp"), rootfs)
     })
 }
 
@@ -616,12 +614,15 @@ fn tmpfs_mode_and_copy_up() {
 
 fn what_is_not_applied_is_refused() {
     type Change = fn(&mut Spec);
-    let changes: [(&str, ErrorKind, Change); 9] = [
+    let changes: [(&str, ErrorKind, Change); 10] = [
         ("linux.intelRdt", ErrorKind::Unsupported, |s| {
             s.linux.as_mut().unwrap().intel_rdt = Some(true.into())
         }),
-        ("linux.namespaces[0]", ErrorKind::Unsupported, |s| {
+        ("linux.uidMappings", ErrorKind::InvalidArgument, |s| {
             s.linux.as_mut().unwrap().namespaces[0].kind = NamespaceKind::User;
+        }),
+        ("linux.timeOffsets.boottime", ErrorKind::InvalidArgument, |s| {
+            s.linux.as_mut().unwrap().time_offsets.insert("boottime".into(), TimeOffset::default());
         }),
         ("linux.namespaces[1]", ErrorKind::InvalidArgument, |s| {
             s.linux.as_mut().unwrap().namespaces[1].kind = NamespaceKind::Mount;
@@ -720,13 +721,9 @@ fn control_group() {
     let spec = shell("cat /proc/self/cgroup; sleep 1000");
     let (stdio, reader) = pipes();
     let options = |spec, stdio, rootfs| CreateOptions {
-        id: "test",
-        spec,
-        bundle: Path::new("/var/tmp"),
-        rootfs,
         stdio,
-        cgroup: Some(&group),
-        init: None,
+        cgroup: Group::Ready(&group),
+        ..CreateOptions::new("test", spec, Path::new("/var/tmp"), rootfs)
     };
     let rootfs = overlay(dir.path());
     let started = creel_runtime::create(options(&spec, stdio, &rootfs)).unwrap().start().unwrap();
@@ -742,6 +739,8 @@ fn control_group() {
         process: &process,
         stdio,
         cgroup: Some(&group),
+        life: creel_runtime::Life::WithCreator,
+        preserve_fds: Vec::new(),
     })
     .unwrap();
     let execed = read(execed);

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use creel_runtime::{Facts, Rootfs, Step, plan};
+use creel_runtime::{Facts, Rootfs, Step, Wishes, plan};
 use creel_types::spec::*;
 use expect_test::{Expect, expect};
 use support::{docker_like, mount};
@@ -26,7 +26,14 @@ fn rootfs() -> Rootfs {
 }
 
 fn titles(spec: &Spec, init: Option<&Path>, expected: &Expect) {
-    let text = match plan("abc", spec, Path::new("/bundle"), &rootfs(), init, &facts()) {
+    let text = match plan(
+        "abc",
+        spec,
+        Path::new("/bundle"),
+        &rootfs(),
+        Wishes { init, ..Wishes::default() },
+        &facts(),
+    ) {
         Ok(plan) => plan.steps.iter().map(|step| format!("{}: {}\n", step.group(), step.title())).collect(),
         Err(e) => format!("{e}\n"),
     };
@@ -101,7 +108,7 @@ fn one_mount_in_full() {
         mount("/data", "", "relative", "rbind,rro,noatime,rslave"),
         mount("/tmp", "tmpfs", "tmpfs", "size=1m,nodev,sync"),
     ];
-    let plan = plan("abc", &spec, Path::new("/bundle"), &rootfs(), None, &facts()).unwrap();
+    let plan = plan("abc", &spec, Path::new("/bundle"), &rootfs(), Wishes::default(), &facts()).unwrap();
     let mounts: Vec<&Step> = plan.steps.iter().filter(|step| matches!(step, Step::Mount { .. })).collect();
     expect![[r#"
         [

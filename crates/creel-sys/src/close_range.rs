@@ -14,3 +14,12 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     // SAFETY: only marks descriptors; none is closed before an execve.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOEXEC) }).map(drop)
 }
+
+/// Lets the program that is executed next inherit a descriptor: clears close-on-exec.
+///
+/// # Errors
+/// EBADF when it is not open.
+pub fn inherit(fd: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD takes a number and changes nothing but that flag.
+    crate::check_int(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}

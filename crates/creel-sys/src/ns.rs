@@ -29,6 +29,17 @@ pub fn setns(fd: impl AsFd, flags: u64) -> io::Result<()> {
     check_int(unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags as libc::c_int) }).map(drop)
 }
 
+/// The kind of namespace that a namespace file is, as a `CLONE_NEW*` bit (ioctl_ns(2), NS_GET_NSTYPE, Linux 4.11).
+///
+/// # Errors
+/// ENOTTY when the file is no namespace.
+pub fn kind(fd: impl AsFd) -> io::Result<u64> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the request takes no argument and returns a number.
+    let bit = check_int(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE as _) })?;
+    Ok(u64::from(bit as u32))
+}
+
 /// Sets the host name of the UTS namespace.
 ///
 /// # Errors

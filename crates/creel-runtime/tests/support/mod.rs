@@ -117,13 +117,8 @@ pub fn pipes() -> (Stdio, OwnedFd) {
 
 pub fn create(spec: &Spec, rootfs: &Rootfs, stdio: Stdio) -> Result<Created, Error> {
     creel_runtime::create(CreateOptions {
-        id: "test",
-        spec,
-        bundle: Path::new("/var/tmp"),
-        rootfs,
         stdio,
-        cgroup: None,
-        init: None,
+        ..CreateOptions::new("test", spec, Path::new("/var/tmp"), rootfs)
     })
 }
 
@@ -183,6 +178,8 @@ impl Sleeper {
             process,
             stdio,
             cgroup: None,
+            life: creel_runtime::Life::WithCreator,
+            preserve_fds: Vec::new(),
         })
     }
 

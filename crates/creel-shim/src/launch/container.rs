@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::{Cgroup, Hierarchies, OomWatch};
-use creel_runtime::{CreateOptions, Created, ExecOptions, Stdio};
+use creel_runtime::{CreateOptions, Created, ExecOptions, Life, Stdio};
 use creel_types::spec::{NamespaceKind, Process, Resources, Spec};
 use creel_types::{Classify, ErrorKind};
 
@@ -55,13 +55,10 @@ impl Launcher for Container {
         self.make_cgroup()?;
         let mut timings = vec![("cgroup".to_owned(), begun.elapsed().as_micros() as u64)];
         let options = CreateOptions {
-            id: &self.config.id,
-            spec: &self.spec,
-            bundle: &self.config.bundle,
-            rootfs: &self.config.rootfs,
             stdio: stdio(pipes),
-            cgroup: self.cgroup.as_ref(),
+            cgroup: self.cgroup.as_ref().into(),
             init: self.config.init.clone(),
+            ..CreateOptions::new(&self.config.id, &self.spec, &self.config.bundle, &self.config.rootfs)
         };
         let mut created = creel_runtime::create(options).map_err(|e| refused(&e))?;
         let copy = || created.pidfd.try_clone();
@@ -106,6 +103,8 @@ impl Launcher for Container {
             process,
             stdio: stdio(pipes),
             cgroup: self.cgroup.as_ref(),
+            life: Life::WithCreator,
+            preserve_fds: Vec::new(),
         };
         let execed = creel_runtime::exec(options).map_err(|e| refused(&e))?;
         Ok(Launched {
