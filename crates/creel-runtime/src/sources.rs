@@ -35,7 +35,13 @@ impl Sources {
     /// [`Error::Step`], with the step that the descriptor was for.
     pub(crate) fn open(plan: &InitPlan) -> Result<Sources, Error> {
         let mut sources = Sources::default();
-        let user_namespace = plan.steps.iter().any(|step| matches!(step, Step::UserNamespace { .. }));
+        // Where the child cannot reach the root any more: without its creator's rights, or in another tree.
+        let far = plan.steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::UserNamespace { .. } | Step::JoinNamespace { kind: NamespaceKind::Mount, .. }
+            )
+        });
         let privileged = idmap::may_mount();
         for step in &plan.steps {
             let result = match step {
@@ -43,7 +49,7 @@ impl Sources {
                     open_namespace(*kind, path).map(|fd| sources.joins.push((*kind, fd)))
                 }
                 Step::OpenSources { .. } if privileged => sources.open_trees(plan),
-                Step::Root { rootfs } if privileged && user_namespace => {
+                Step::Root { rootfs } if privileged && far => {
                     rootfs::detached(rootfs).map(|fd| sources.root = fd)
                 }
                 _ => Ok(()),

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, dead_code)]
 
 mod attacks;
+mod namespaces;
 mod support;
 
 use std::os::fd::AsFd;
@@ -17,6 +18,7 @@ use attacks::*;
 use creel_runtime::{CreateOptions, Error, Group, Rootfs, Stdio};
 use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
+use namespaces::*;
 use support::*;
 
 macro_rules! tests {
@@ -61,6 +63,18 @@ tests![
     seccomp_filter,
     control_group,
     timings,
+    user_namespace,
+    user_namespace_of_another_user,
+    exec_into_a_user_namespace,
+    namespaces_are_joined_with_their_user_namespace,
+    a_namespace_of_another_kind_is_refused,
+    clocks,
+    a_gate_that_outlives_the_creator,
+    whoever_starts_hears_why_it_failed,
+    descriptors_are_handed_on,
+    the_group_is_joined_by_somebody_else,
+    without_pivot_root,
+    a_mount_namespace_is_joined,
 ];
 
 fn main() {
