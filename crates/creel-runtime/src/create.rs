@@ -186,6 +186,12 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let flags = namespaces::bits(plan.new_namespaces.iter().copied());
     let in_user_namespace =
         namespaces::has(&linux.map(|l| l.namespaces.clone()).unwrap_or_default(), NamespaceKind::User);
+    if flags != 0 && !in_user_namespace && !idmap::may_mount() {
+        return Err(Error::unsupported(
+            "linux.namespaces",
+            "whoever is not root needs a user namespace for the others; add one, with uidMappings and gidMappings",
+        ));
+    }
     let oom_score = if in_user_namespace { take_oom_score(&mut plan) } else { None };
     let (gate, waits_for_creator) = match o.gate {
         Gate::Creator => (None, true),

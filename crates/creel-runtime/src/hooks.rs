@@ -1,12 +1,16 @@
 //! Hooks: programs that the Spec runs at points of the life cycle (runtime-spec, "POSIX-platform Hooks").
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use creel_types::spec::Hook;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::MemfdFlags;
 use serde::Serialize;
 
 use crate::Error;
@@ -35,39 +39,72 @@ pub struct State<'a> {
 /// # Errors
 /// [`Error::Setup`] that names the hook: it could not be run, did not exit with 0, or not in time (then it is killed).
 pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
-    for hook in hooks {
-        let what = format!("the {kind} hook {}", hook.path);
+    for (index, hook) in hooks.iter().enumerate() {
+        // The first words are those of runc, which its callers look for.
+        let what = format!("error running {kind} hook #{index}: {}", hook.path);
         run_one(hook, state).map_err(|reason| Error::setup(what, reason))?;
     }
     Ok(())
 }
 
+/// How much of what a hook said an error quotes.
+const QUOTED: u64 = 4096;
+
 fn run_one(hook: &Hook, state: &State<'_>) -> Result<(), String> {
+    let words = |e: &std::io::Error| crate::error::plain(e);
+    // A file in memory and not a pipe: a process that the hook leaves behind may keep it open for as long as it likes.
+    let said = rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map_err(|e| words(&e.into()))?;
+    let mut said = File::from(said);
+    let output = || said.try_clone().map(Stdio::from).map_err(|e| words(&e));
     let mut command = Command::new(&hook.path);
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.args(hook.args.iter().skip(1));
+    command.env_clear().stdin(Stdio::piped()).stdout(output()?).stderr(output()?);
+    if let Some((name, args)) = hook.args.split_first() {
+        command.arg0(name).args(args);
+    }
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    let mut child = command.spawn().map_err(|e| crate::error::plain(&e))?;
+    let mut child = command.spawn().map_err(|e| words(&e))?;
     let text = serde_json::to_vec(state).map_err(|e| e.to_string())?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read it. The document fits into a pipe's buffer, so this cannot block.
         let _ = stdin.write_all(&text);
     }
-    let until = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
+    let in_time = match hook.timeout {
+        None => true,
+        Some(seconds) => ends_within(child.id(), u64::from(seconds)).map_err(|e| words(&e))?,
+    };
+    if !in_time {
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|e| words(&e))?;
+    let mut text = String::new();
+    if !in_time || !status.success() {
+        let mut bytes = Vec::new();
+        let _ = said.rewind().and_then(|()| Read::by_ref(&mut said).take(QUOTED).read_to_end(&mut bytes));
+        let quoted = String::from_utf8_lossy(&bytes);
+        if !quoted.trim().is_empty() {
+            text = format!("; it said: {}", quoted.trim());
+        }
+    }
+    match (in_time, status.code()) {
+        (false, _) => Err(format!("it did not end in time and was killed{text}")),
+        (true, Some(0)) => Ok(()),
+        (true, Some(code)) => Err(format!("exit status {code}{text}")),
+        (true, None) => Err(format!("it ended with {status}{text}")),
+    }
+}
+
+/// Waits for the end of a child that has not been waited for yet.
+fn ends_within(pid: u32, seconds: u64) -> std::io::Result<bool> {
+    let child = creel_sys::pidfd::open(pid as i32)?;
+    let until = Instant::now() + Duration::from_secs(seconds);
     loop {
-        let status = match until {
-            None => Some(child.wait().map_err(|e| e.to_string())?),
-            Some(_) => child.try_wait().map_err(|e| e.to_string())?,
-        };
-        match status {
-            Some(status) if status.success() => return Ok(()),
-            Some(status) => return Err(format!("it ended with {status}")),
-            None if until.is_some_and(|until| Instant::now() >= until) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err("it did not end in time and was killed".into());
-            }
-            None => std::thread::sleep(Duration::from_millis(2)),
+        let left = until.saturating_duration_since(Instant::now());
+        let wait = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&child, PollFlags::IN)], Some(&wait)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
     }
 }

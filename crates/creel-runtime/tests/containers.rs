@@ -7,6 +7,7 @@
 
 mod attacks;
 mod namespaces;
+mod rootless;
 mod support;
 
 use std::os::fd::AsFd;
@@ -19,6 +20,7 @@ use creel_runtime::{CreateOptions, Error, Group, Rootfs, Stdio};
 use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
 use namespaces::*;
+use rootless::*;
 use support::*;
 
 macro_rules! tests {
@@ -75,6 +77,9 @@ tests![
     the_group_is_joined_by_somebody_else,
     without_pivot_root,
     a_mount_namespace_is_joined,
+    an_ordinary_user_runs_a_container,
+    an_ordinary_user_execs_into_his_container,
+    what_an_ordinary_user_cannot_have_is_said,
 ];
 
 fn main() {
@@ -601,14 +606,21 @@ fn hooks() {
     inside.hooks.as_mut().unwrap().start_container = vec![hook("exit 4".into(), None)];
     let error = run_on(&inside, &overlay(dir.path())).unwrap_err().to_string();
     assert!(
-        error.starts_with("run the startContainer hooks: the startContainer hook /bin/sh: it ended"),
+        error.starts_with(
+            "run the startContainer hooks: error running startContainer hook #0: /bin/sh: exit status 4"
+        ),
         "{error}"
     );
     spec.hooks.as_mut().unwrap().create_runtime = vec![hook("sleep 10".into(), Some(0))];
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err();
-    assert_eq!(error.to_string(), "the createRuntime hook /bin/sh: it did not end in time and was killed");
-    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("exit 3".into(), None)];
-    assert!(run_on(&spec, &overlay(dir.path())).unwrap_err().to_string().contains("exit status: 3"));
+    assert_eq!(
+        error.to_string(),
+        "error running createRuntime hook #0: /bin/sh: it did not end in time and was killed"
+    );
+    // What it said is quoted, also while a process that it left behind keeps its output open.
+    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("echo why >&2; sleep 1 & exit 3".into(), None)];
+    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("exit status 3; it said: why"), "{error}");
 }
 
 fn tmpfs_mode_and_copy_up() {

@@ -197,7 +197,7 @@ pub(crate) fn a_gate_that_outlives_the_creator() {
 pub(crate) fn whoever_starts_hears_why_it_failed() {
     for (args, hook, wanted) in [
         (vec!["/missing"], None, "no such file or directory"),
-        (vec!["true"], Some("/bin/false"), "the startContainer hook /bin/false"),
+        (vec!["true"], Some("/bin/false"), "error running startContainer hook #0: /bin/false: exit status 1"),
     ] {
         let dir = scratch();
         let (listener, address) = gate(dir.path());
