@@ -109,3 +109,63 @@ pub(crate) fn write_offsets(pid: i32, offsets: &BTreeMap<String, TimeOffset>) ->
 pub(crate) fn write_oom_score(pid: i32, score: i32) -> Result<(), Error> {
     write(pid, "oom_score_adj", &score.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use creel_types::spec::{Linux, Namespace, NamespaceKind, Spec};
+    use proptest::prelude::*;
+
+    fn map() -> impl Strategy<Value = IdMapping> {
+        let id = prop_oneof![any::<u32>(), 0..10u32, (u32::MAX - 5)..=u32::MAX];
+        (id.clone(), id.clone(), id).prop_map(|(container_id, host_id, size)| IdMapping {
+            container_id,
+            host_id,
+            size,
+        })
+    }
+
+    #[test]
+    fn who_may_map_himself() {
+        let map = |host_id, size| IdMapping { container_id: 0, host_id, size };
+        assert!(only_oneself(&[map(1000, 1)], 1000));
+        assert!(!only_oneself(&[map(1000, 2)], 1000));
+        assert!(!only_oneself(&[map(0, 1)], 1000));
+        assert!(!only_oneself(&[map(1000, 1), map(1001, 1)], 1000));
+    }
+
+    proptest! {
+        /// What the kernel reads is what was meant: one line a mapping, three numbers in its order.
+        #[test]
+        fn lines_say_what_was_asked(maps in proptest::collection::vec(map(), 0..6)) {
+            let text = lines(&maps);
+            let read: Vec<Vec<u32>> = text
+                .lines()
+                .map(|line| line.split(' ').map(|number| number.parse().unwrap()).collect())
+                .collect();
+            let meant: Vec<Vec<u32>> =
+                maps.iter().map(|map| vec![map.container_id, map.host_id, map.size]).collect();
+            prop_assert_eq!(read, meant);
+        }
+
+        /// No mapping that is let through names the id that means "unchanged", on either side.
+        #[test]
+        fn mappings_beyond_the_last_id_are_refused(uid in map(), gid in map()) {
+            let mut spec = Spec { oci_version: "1.2.0".into(), ..Spec::default() };
+            spec.linux = Some(Linux {
+                namespaces: [NamespaceKind::User, NamespaceKind::Mount]
+                    .map(|kind| Namespace { kind, path: None })
+                    .to_vec(),
+                uid_mappings: vec![uid.clone()],
+                gid_mappings: vec![gid.clone()],
+                ..Linux::default()
+            });
+            let fits = |map: &IdMapping| {
+                map.size > 0
+                    && u64::from(map.container_id) + u64::from(map.size) <= u64::from(u32::MAX)
+                    && u64::from(map.host_id) + u64::from(map.size) <= u64::from(u32::MAX)
+            };
+            prop_assert_eq!(crate::validate(&spec).is_ok(), fits(&uid) && fits(&gid));
+        }
+    }
+}
