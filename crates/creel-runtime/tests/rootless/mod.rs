@@ -23,6 +23,7 @@ fn as_user(dir: &Path, body: impl FnOnce() -> String) -> String {
     let (reader, mut writer) = std::io::pipe().unwrap();
     match clone(&Clone::default()).unwrap() {
         Cloned::Child => {
+            give_subordinate_ids(dir);
             process::setgroups(&[]).unwrap();
             process::setresgid(USER).unwrap();
             process::setresuid(USER).unwrap();
@@ -37,6 +38,30 @@ fn as_user(dir: &Path, body: impl FnOnce() -> String) -> String {
             let said = read(reader.into());
             finish(&pidfd);
             said
+        }
+    }
+}
+
+/// In this process's own mount namespace alone, the user has a name, and a range of ids.
+fn give_subordinate_ids(dir: &Path) {
+    use creel_sys::mount as sys;
+    creel_sys::ns::unshare(creel_sys::clone::NEWNS).unwrap();
+    let private = sys::MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() };
+    sys::mount_setattr(rustix::fs::CWD, c"/", sys::RECURSIVE, &private).unwrap();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+    for (name, text) in [
+        ("passwd", format!("{passwd}walter:x:{USER}:{USER}::/:/bin/sh\n")),
+        ("subuid", "walter:300000:1000\n".to_string()),
+        ("subgid", "walter:400000:1000\n".to_string()),
+    ] {
+        let (file, place) = (dir.join(name), Path::new("/etc").join(name));
+        std::fs::write(&file, text).unwrap();
+        if place.exists() {
+            let flags = sys::OpenTreeFlags::OPEN_TREE_CLONE | sys::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let tree = sys::open_tree(rustix::fs::CWD, &file, flags).unwrap();
+            let target =
+                rustix::fs::open(&place, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+            sys::attach(&tree, &target).unwrap();
         }
     }
 }
@@ -63,10 +88,10 @@ pub(crate) fn an_ordinary_user_runs_a_container() {
     let dir = scratch();
     let rootfs = overlay(dir.path());
     let spec = spec(
-        "id -u; id -g; touch /made && stat -c %u /made; cat /proc/self/setgroups; echo > /dev/null; hostname; ps -o pid,comm | wc -l",
+        "id -u; id -g; touch /made && stat -c %u /made; cat /proc/self/setgroups; echo > /dev/null; hostname; echo $$",
     );
     let said = as_user(dir.path(), || run_it(&spec, &rootfs));
-    assert_eq!(said, "0\n0\n0\ndeny\nbox\n4\n0");
+    assert_eq!(said, "0\n0\n0\ndeny\nbox\n1\n0");
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(path(&dir, "upper/made")).unwrap().uid(), USER);
 }
@@ -110,7 +135,7 @@ pub(crate) fn what_an_ordinary_user_cannot_have_is_said() {
     let mut foreign = spec("true");
     foreign.linux.as_mut().unwrap().uid_mappings = vec![IdMapping { container_id: 0, host_id: 0, size: 1 }];
     let said = as_user(dir.path(), || run_it(&foreign, &rootfs));
-    assert!(said.contains("cannot map ids with newuidmap"), "{said}");
+    assert!(said.contains("cannot map ids with newuidmap") && said.contains("/etc/subuid"), "{said}");
 
     let without = shell("true");
     let said = as_user(dir.path(), || {
@@ -118,4 +143,33 @@ pub(crate) fn what_an_ordinary_user_cannot_have_is_said() {
         creel_runtime::create(options).map_or_else(|e| e.to_string(), |_| "made".into())
     });
     assert!(said.contains("needs a user namespace"), "{said}");
+}
+
+pub(crate) fn an_ordinary_user_with_a_range_of_ids() {
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        assert!(std::env::var_os("CREEL_TEST_TOOLS").is_none(), "newuidmap is missing: install uidmap");
+        println!("skipped: needs newuidmap");
+        return;
+    }
+    let dir = scratch();
+    let rootfs = overlay(dir.path());
+    let mut wanted = spec("id -u; id -G; cat /proc/self/uid_map /proc/self/gid_map; touch /tmp/made");
+    let ranges = |first| {
+        vec![
+            IdMapping { container_id: 0, host_id: USER, size: 1 },
+            IdMapping { container_id: 1, host_id: first, size: 1000 },
+        ]
+    };
+    let linux = wanted.linux.as_mut().unwrap();
+    (linux.uid_mappings, linux.gid_mappings) = (ranges(300_000), ranges(400_000));
+    let user = User { uid: 7, gid: 8, additional_gids: vec![9], umask: None };
+    wanted.process.as_mut().unwrap().user = user;
+    std::os::unix::fs::chown(path(&dir, "root/tmp"), Some(300_006), Some(400_007)).unwrap();
+    let said = as_user(dir.path(), || run_it(&wanted, &rootfs));
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let number = USER.to_string();
+    let maps = ["0", &number, "1", "1", "300000", "1000", "0", &number, "1", "1", "400000", "1000"];
+    assert_eq!(words, [&["7", "8", "9"][..], &maps, &["0"]].concat(), "{said}");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata(path(&dir, "upper/tmp/made")).unwrap().uid(), 300_006);
 }
