@@ -6,14 +6,28 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+
+use crate::strict::{ObjectOnly, or_default};
+pub use crate::strict::{ReadError, read};
 
 macro_rules! documents {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident : $ty:ty,)* })*) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-        #[serde(rename_all = "camelCase")]
+        #[serde(rename_all = "camelCase", remote = "Self")]
         pub struct $name { $($(#[$fmeta])* pub $field : $ty,)* }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $name::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                $name::deserialize(ObjectOnly(deserializer))
+            }
+        }
     )*};
 }
 
@@ -26,7 +40,7 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub root: Option<Root>,
         /// What to mount over it, in this order.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub mounts: Vec<Mount>,
         /// The program; required before `start`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +55,7 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub hooks: Option<Hooks>,
         /// Free annotations.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub annotations: BTreeMap<String, String>,
         /// The Linux part.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,7 +67,7 @@ documents! {
         /// Path of the directory, relative to the bundle or absolute.
         pub path: String,
         /// Whether the root is mounted read-only.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
         pub readonly: bool,
     }
 
@@ -68,20 +82,20 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub source: Option<String>,
         /// Options as of fstab, and those the specification adds.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub options: Vec<String>,
         /// User id mappings of an idmapped mount.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub uid_mappings: Vec<IdMapping>,
         /// Group id mappings of an idmapped mount.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub gid_mappings: Vec<IdMapping>,
     }
 
     /// A process: the container's own or an exec.
     pub struct Process {
         /// Whether it gets a pseudo-terminal.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
         pub terminal: bool,
         /// Size of that terminal in characters.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,10 +104,10 @@ documents! {
         #[serde(default)]
         pub user: User,
         /// Program and arguments, as for execvp(3).
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         pub args: Vec<String>,
         /// Environment as `NAME=value`.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub env: Vec<String>,
         /// Working directory, absolute.
         pub cwd: String,
@@ -101,10 +115,10 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub capabilities: Option<Capabilities>,
         /// Resource limits.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub rlimits: Vec<Rlimit>,
         /// Sets the no_new_privs attribute (prctl(2)).
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
         pub no_new_privileges: bool,
         /// AppArmor profile.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,26 +160,26 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub umask: Option<u32>,
         /// Supplementary groups.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub additional_gids: Vec<u32>,
     }
 
     /// The five capability sets, by names like `CAP_NET_ADMIN`.
     pub struct Capabilities {
         /// What can ever be gained.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub bounding: Vec<String>,
         /// What is checked.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub effective: Vec<String>,
         /// What survives execve with file capabilities.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub inheritable: Vec<String>,
         /// What can be made effective.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub permitted: Vec<String>,
         /// What survives execve of unprivileged programs.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub ambient: Vec<String>,
     }
 
@@ -191,7 +205,7 @@ documents! {
         #[serde(default)]
         pub priority: i32,
         /// Flags like `SCHED_FLAG_RESET_ON_FORK`.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub flags: Vec<String>,
         /// Runtime of `SCHED_DEADLINE`, nanoseconds.
         #[serde(default)]
@@ -226,22 +240,22 @@ documents! {
     /// Hooks of all six kinds.
     pub struct Hooks {
         /// Deprecated; after create, before the pivot, in the runtime's namespaces.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub prestart: Vec<Hook>,
         /// In the runtime's namespaces, after the namespaces are made.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub create_runtime: Vec<Hook>,
         /// In the container's namespaces, before the pivot.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub create_container: Vec<Hook>,
         /// In the container, before the program.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub start_container: Vec<Hook>,
         /// After the program was started.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub poststart: Vec<Hook>,
         /// After the container was deleted.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub poststop: Vec<Hook>,
     }
 
@@ -250,10 +264,10 @@ documents! {
         /// Absolute path of the program.
         pub path: String,
         /// Its arguments, `argv[0]` included.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub args: Vec<String>,
         /// Its environment.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub env: Vec<String>,
         /// Seconds until it is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,13 +277,13 @@ documents! {
     /// The Linux part (`config-linux.md`).
     pub struct Linux {
         /// User id mappings of the user namespace.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub uid_mappings: Vec<IdMapping>,
         /// Group id mappings of the user namespace.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub gid_mappings: Vec<IdMapping>,
         /// Kernel parameters by dotted name.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub sysctl: BTreeMap<String, String>,
         /// Resource limits.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -278,13 +292,13 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cgroups_path: Option<String>,
         /// Namespaces to make or join.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub namespaces: Vec<Namespace>,
         /// Device nodes to make besides the default ones.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub devices: Vec<Device>,
         /// Network devices to move into the container, by host name.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub net_devices: BTreeMap<String, NetDevice>,
         /// System call filter.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -293,26 +307,57 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub rootfs_propagation: Option<String>,
         /// Paths that are hidden.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub masked_paths: Vec<String>,
         /// Paths that are made read-only.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub readonly_paths: Vec<String>,
         /// SELinux label of the mounts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub mount_label: Option<String>,
-        /// Intel resource control, kept as it came.
+        /// Intel resource director technology (resctrl).
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub intel_rdt: Option<Value>,
+        pub intel_rdt: Option<IntelRdt>,
         /// Execution domain (personality(2)).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub personality: Option<Personality>,
         /// Offsets of the time namespace's clocks.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub time_offsets: BTreeMap<String, TimeOffset>,
-        /// NUMA memory policy, kept as it came.
+        /// NUMA memory policy (set_mempolicy(2)).
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub memory_policy: Option<Value>,
+        pub memory_policy: Option<MemoryPolicy>,
+    }
+
+    /// A class of service and a monitoring group of the resctrl file system.
+    pub struct IntelRdt {
+        /// Directory of the class of service; the container's id if absent, `/` for the default class.
+        #[serde(default, rename = "closID", skip_serializing_if = "Option::is_none")]
+        pub clos_id: Option<String>,
+        /// Lines for the `schemata` file, written last.
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+        pub schemata: Vec<String>,
+        /// Schema of the L3 cache, beginning with `L3:`.
+        #[serde(default, rename = "l3CacheSchema", skip_serializing_if = "Option::is_none")]
+        pub l3_cache_schema: Option<String>,
+        /// Schema of the memory bandwidth, beginning with `MB:`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub mem_bw_schema: Option<String>,
+        /// Whether the container gets a monitoring group of its own.
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "std::ops::Not::not")]
+        pub enable_monitoring: bool,
+    }
+
+    /// From which NUMA nodes memory is taken.
+    pub struct MemoryPolicy {
+        /// Mode like `MPOL_INTERLEAVE`.
+        pub mode: String,
+        /// Nodes, like `0-3,7`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub nodes: Option<String>,
+        /// Flags like `MPOL_F_STATIC_NODES`.
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
+        pub flags: Vec<String>,
     }
 
     /// A range of ids.
@@ -373,7 +418,7 @@ documents! {
         /// `LINUX` or `LINUX32`.
         pub domain: String,
         /// Flags; none are defined yet.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub flags: Vec<String>,
     }
 
@@ -390,7 +435,7 @@ documents! {
     /// Resource limits (`config-linux.md`, "Control groups").
     pub struct Resources {
         /// Device access rules, later ones override earlier ones.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub devices: Vec<DeviceRule>,
         /// Memory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -405,16 +450,16 @@ documents! {
         #[serde(default, rename = "blockIO", skip_serializing_if = "Option::is_none")]
         pub block_io: Option<BlockIo>,
         /// Huge pages.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub hugepage_limits: Vec<HugepageLimit>,
         /// Network classes and priorities (v1).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub network: Option<NetworkResources>,
         /// RDMA limits by device.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub rdma: BTreeMap<String, Rdma>,
         /// Raw cgroup v2 files and their contents.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "BTreeMap::is_empty")]
         pub unified: BTreeMap<String, String>,
     }
 
@@ -514,19 +559,19 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub leaf_weight: Option<u16>,
         /// Weights by device.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub weight_device: Vec<WeightDevice>,
         /// Bytes a second read.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub throttle_read_bps_device: Vec<ThrottleDevice>,
         /// Bytes a second written.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub throttle_write_bps_device: Vec<ThrottleDevice>,
         /// Operations a second read.
-        #[serde(default, rename = "throttleReadIOPSDevice", skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, rename = "throttleReadIOPSDevice", deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub throttle_read_iops_device: Vec<ThrottleDevice>,
         /// Operations a second written.
-        #[serde(default, rename = "throttleWriteIOPSDevice", skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, rename = "throttleWriteIOPSDevice", deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub throttle_write_iops_device: Vec<ThrottleDevice>,
     }
 
@@ -568,7 +613,7 @@ documents! {
         #[serde(default, rename = "classID", skip_serializing_if = "Option::is_none")]
         pub class_id: Option<u32>,
         /// Priorities of the net_prio controller.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub priorities: Vec<InterfacePriority>,
     }
 
@@ -598,10 +643,10 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub default_errno_ret: Option<u32>,
         /// Architectures like `SCMP_ARCH_X86_64`; the native one if empty.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub architectures: Vec<String>,
         /// Flags like `SECCOMP_FILTER_FLAG_LOG`.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub flags: Vec<String>,
         /// Socket that gets the listener for `SCMP_ACT_NOTIFY`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -610,7 +655,7 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub listener_metadata: Option<String>,
         /// The rules.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub syscalls: Vec<SyscallRule>,
     }
 
@@ -624,7 +669,7 @@ documents! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub errno_ret: Option<u32>,
         /// Conditions on arguments; all must hold.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub args: Vec<SyscallArg>,
     }
 
