@@ -95,6 +95,11 @@ pub(crate) fn update(kernel: &impl Kernel, plan: &Plan) -> Result<()> {
         let writes: &[Write] = match step {
             Step::Write(write) => std::slice::from_ref(write),
             Step::WriteTogether(writes) | Step::WriteFirst(writes) => writes,
+            Step::Period { file, .. } => {
+                former
+                    .extend(kernel.read(file).ok().map(|value| (file.clone(), value.trim_end().to_owned())));
+                &[]
+            }
             _ => &[],
         };
         for write in writes {
@@ -122,6 +127,12 @@ fn failed(step: &Step, cause: io::Error) -> Error {
              Process Constraint\")"
         }
         (_, Some(EBUSY)) => " (more is in use than the new limit allows)",
+        (Step::Mkdir { .. }, _) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            " (no group may be made there by this user; see `Delegate=` in systemd.resource-control(5))"
+        }
+        (Step::Enable { .. }, _) if cause.kind() == io::ErrorKind::PermissionDenied => {
+            " (these controllers are not delegated to this user; see `Delegate=` in systemd.resource-control(5))"
+        }
         (Step::Mkdir { .. }, _) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {
             " (the control groups are mounted read-only here)"
         }
@@ -142,7 +153,9 @@ fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<(
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !fresh => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                clear_leftover(kernel, dir)?;
+                if adopt(kernel, dir)? {
+                    return Ok(());
+                }
                 kernel.mkdir(dir).map_err(fail)?;
                 made.push(dir.clone());
                 Ok(())
@@ -151,6 +164,12 @@ fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<(
         },
         Step::Enable { dir, controllers, required } => {
             enable(kernel, dir, controllers, required).map_err(fail)
+        }
+        Step::Joinable { dir, domain } => joinable(kernel, dir, domain, made).map_err(fail),
+        Step::Period { file, period } => {
+            let now = kernel.read(file).map_err(fail)?;
+            let quota = now.split_whitespace().next().unwrap_or("max");
+            kernel.write(file, &format!("{quota} {period}")).map_err(fail)
         }
         Step::Inherit { file } => inherit(kernel, file).map_err(fail),
         Step::Write(write) => one(kernel, write)?.map_err(fail),
@@ -259,8 +278,10 @@ fn inherit(kernel: &impl Kernel, file: &Path) -> io::Result<()> {
     kernel.write(file, value.trim_end())
 }
 
-/// Removes an empty group with its children that a run cut short has left; refuses if anything lives in it.
-fn clear_leftover(kernel: &impl Kernel, dir: &Path) -> Result<()> {
+/// What to do with a group that is there already: `true` when it is taken as it is, limits and all (somebody may have
+/// prepared it); `false` when it was removed because a run cut short left groups below it, which would keep processes
+/// out. Refuses when anything lives in it, and when it is frozen: what joined would stand still.
+fn adopt(kernel: &impl Kernel, dir: &Path) -> Result<bool> {
     let tree = tree(kernel, dir).map_err(|cause| Error::file("read", dir, cause))?;
     for group in &tree {
         let file = group.join("cgroup.procs");
@@ -273,11 +294,41 @@ fn clear_leftover(kernel: &impl Kernel, dir: &Path) -> Result<()> {
             return Err(Error::Occupied { dir: dir.to_path_buf(), pid: *pid });
         }
     }
+    for (file, frozen) in [("cgroup.freeze", "1"), ("freezer.state", "FROZEN"), ("freezer.state", "FREEZING")]
+    {
+        if kernel.read(&dir.join(file)).is_ok_and(|text| text.trim() == frozen) {
+            return Err(Error::Frozen { dir: dir.to_path_buf() });
+        }
+    }
+    if tree.len() == 1 {
+        return Ok(true);
+    }
     for group in tree.iter().rev() {
         remove_dir(kernel, group, Duration::from_millis(200))
             .map_err(|cause| Error::file("remove", group, cause))?;
     }
-    Ok(())
+    Ok(false)
+}
+
+/// Below a threaded group new groups are "domain invalid" and take no process before they are threaded, too.
+fn joinable(kernel: &impl Kernel, dir: &Path, domain: &[String], made: &[PathBuf]) -> io::Result<()> {
+    let invalid =
+        |dir: &Path| kernel.read(&dir.join("cgroup.type")).is_ok_and(|text| text.trim() == "domain invalid");
+    if !invalid(dir) {
+        return Ok(());
+    }
+    if !domain.is_empty() {
+        return Err(io::Error::other(format!(
+            "a group above has processes of its own or threads, so that {} cannot be had here",
+            domain.join(" ")
+        )));
+    }
+    for parent in made.iter().filter(|parent| dir.starts_with(parent) && parent.as_path() != dir) {
+        if invalid(parent) {
+            kernel.write(&parent.join("cgroup.type"), "threaded")?;
+        }
+    }
+    kernel.write(&dir.join("cgroup.type"), "threaded")
 }
 
 /// A group and all below it, parents first.

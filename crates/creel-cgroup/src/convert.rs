@@ -38,7 +38,9 @@ pub(crate) fn swap_alone(limit: Option<i64>, swap: Option<i64>) -> Result<Option
         (-1, 0) => Ok(Some(-1)),
         (_, 0) => Ok(None),
         (_, -1) => Ok(Some(-1)),
-        (0 | -1, _) => {
+        // Memory without limit: nothing to take away.
+        (-1, swap) if swap > 0 => Ok(Some(swap)),
+        (0, _) => {
             Err(Error::Invalid("a limit of memory and swap together needs a memory limit besides it".into()))
         }
         (limit, swap) if limit < 0 || swap < 0 => {
@@ -73,6 +75,7 @@ mod tests {
             (Some(64), Some(100), Some(Some(36))),
             (None, Some(100), None),
             (Some(64), Some(63), None),
+            (Some(-1), Some(63), Some(Some(63))),
             (Some(-2), Some(63), None),
         ] {
             assert_eq!(swap_alone(limit, swap).ok(), want, "{limit:?} {swap:?}");

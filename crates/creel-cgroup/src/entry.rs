@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Result};
 
 /// Open doors of a group, to be made before the clone and used by the child.
 ///
@@ -17,6 +20,16 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Opens a directory of the unified hierarchy and the `tasks` files of directories of v1 hierarchies.
+    pub(crate) fn open(unified: Option<PathBuf>, v1: impl Iterator<Item = PathBuf>) -> Result<Entry> {
+        let open = |path: PathBuf, write: bool| {
+            let file = File::options().read(!write).write(write).open(&path);
+            file.map_err(|cause| Error::file("open", &path, cause))
+        };
+        let unified = unified.map(|dir| open(dir, false)).transpose()?.map(OwnedFd::from);
+        Ok(Entry { unified, tasks: v1.map(|dir| open(dir.join("tasks"), true)).collect::<Result<_>>()? })
+    }
+
     /// The directory of the group in the unified hierarchy, for clone3(2); `None` in the v1 layout.
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)

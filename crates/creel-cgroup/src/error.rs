@@ -42,6 +42,36 @@ pub enum Error {
         /// The controller's name.
         controller: &'static str,
     },
+    /// The place that was asked for is not this user's.
+    #[error("unable to apply cgroup configuration: cannot make {}: permission denied; without linux.cgroupsPath it would be tried where this user may", .dir.display())]
+    Denied {
+        /// The directory that may not be made.
+        dir: PathBuf,
+    },
+    /// An ordinary user asks for a limit and may not make the group that would have it.
+    #[error(
+        "cannot set {controller} limit: container could not join or create cgroup for {what} (no permission for {}): \
+         rootless needs no limits + no cgrouppath when no permission is granted for cgroups",
+        .skipped.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NotDelegated {
+        /// The limit.
+        what: String,
+        /// The controller's name.
+        controller: &'static str,
+        /// The directories that may not be made.
+        skipped: Vec<PathBuf>,
+    },
+    /// A process cannot be put into a group.
+    #[error("error adding pid {} to cgroups: {}: {}", .pid.map_or("of the new process".to_owned(), |pid| pid.to_string()), .file.display(), lower(.cause))]
+    Join {
+        /// The process, if it exists already.
+        pid: Option<i32>,
+        /// The group's door.
+        file: PathBuf,
+        /// The kernel's answer.
+        cause: io::Error,
+    },
     /// The kernel lacks the file behind a limit or a function.
     #[error("this kernel does not offer {what} ({file} does not exist)")]
     Unsupported {
@@ -54,12 +84,22 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     /// There is a group with processes in it already.
-    #[error("control group {} exists and has processes in it (one is {pid}); end them or choose another name", .dir.display())]
+    #[error(
+        "container's cgroup is not empty: {} has processes in it (one is {pid}); end them or choose another path", .dir.display()
+    )]
     Occupied {
         /// The group's directory.
         dir: PathBuf,
         /// One of the processes.
         pid: i32,
+    },
+    /// There is a group already, and it is frozen.
+    #[error(
+        "container's cgroup unexpectedly frozen: {}; thaw it, remove it or choose another path", .dir.display()
+    )]
+    Frozen {
+        /// The group's directory.
+        dir: PathBuf,
     },
     /// There is no such group.
     #[error("control group {path} does not exist")]
@@ -119,6 +159,13 @@ pub enum Error {
     },
 }
 
+/// The kernel's words as C programs and runc have them, without a capital.
+fn lower(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().collect::<String>() + chars.as_str()).unwrap_or_default()
+}
+
 impl Error {
     pub(crate) fn file(action: &'static str, path: &Path, cause: io::Error) -> Error {
         Error::File { action, path: path.to_path_buf(), cause }
@@ -131,9 +178,10 @@ impl Error {
     /// The kernel's error number behind this failure, if there is one.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
-            Error::Step { cause, .. } | Error::File { cause, .. } | Error::Program { cause, .. } => {
-                cause.raw_os_error()
-            }
+            Error::Step { cause, .. }
+            | Error::File { cause, .. }
+            | Error::Join { cause, .. }
+            | Error::Program { cause, .. } => cause.raw_os_error(),
             _ => None,
         }
     }
@@ -145,8 +193,10 @@ impl Classify for Error {
             Error::NoHierarchy | Error::NoController { .. } | Error::Unsupported { .. } => {
                 ErrorKind::Unsupported
             }
-            Error::Path { .. } | Error::Invalid(_) => ErrorKind::InvalidArgument,
-            Error::Occupied { .. } => ErrorKind::Conflict,
+            Error::Path { .. } | Error::Invalid(_) | Error::Denied { .. } | Error::NotDelegated { .. } => {
+                ErrorKind::InvalidArgument
+            }
+            Error::Occupied { .. } | Error::Frozen { .. } => ErrorKind::Conflict,
             Error::NotFound { .. } => ErrorKind::NotFound,
             // EBUSY, ENODEV, EINVAL, ERANGE: the kernel says "no" to a value, not to us.
             Error::Step { cause, .. } => match cause.raw_os_error() {
@@ -156,6 +206,7 @@ impl Classify for Error {
             Error::File { cause, .. } if cause.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Error::Parse { .. }
             | Error::File { .. }
+            | Error::Join { .. }
             | Error::Program { .. }
             | Error::Timeout { .. }
             | Error::Remove { .. } => ErrorKind::Internal,

@@ -1,7 +1,6 @@
 //! One container's group in all hierarchies.
 
-use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -74,7 +73,7 @@ impl Cgroup {
 
     /// Its directory in each hierarchy, the unified one last.
     pub fn dirs(&self) -> impl Iterator<Item = PathBuf> {
-        self.hierarchies.mount_points().map(|mount| plan::directory(mount, &self.path))
+        self.hierarchies.dirs(&self.path)
     }
 
     fn not_found(&self) -> Error {
@@ -82,11 +81,11 @@ impl Cgroup {
     }
 
     fn unified(&self) -> Option<PathBuf> {
-        self.hierarchies.unified().map(|unified| plan::directory(&unified.mount_point, &self.path))
+        self.hierarchies.unified().map(|unified| unified.dir(&self.path))
     }
 
     fn v1(&self, controller: &str) -> Option<PathBuf> {
-        self.hierarchies.v1_with(controller).map(|mount| plan::directory(mount, &self.path))
+        self.hierarchies.v1_dir(controller, &self.path)
     }
 
     fn memory(&self) -> Option<MemoryDir> {
@@ -106,16 +105,125 @@ impl Cgroup {
     /// # Errors
     /// [`Error::NotFound`] when the group is gone, [`Error::File`].
     pub fn entry(&self) -> Result<Entry> {
-        let open = |path: PathBuf, write: bool| {
-            File::options().read(!write).write(write).open(&path).map_err(|cause| match files::gone(&cause) {
-                true => self.not_found(),
-                false => Error::file("open", &path, cause),
+        Entry::open(self.unified(), self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path))).map_err(
+            |error| match error {
+                Error::File { cause, .. } if files::gone(&cause) => self.not_found(),
+                other => other,
+            },
+        )
+    }
+
+    /// The doors of groups below this one, which a program in the container has made (`exec --cgroup`). Each of `below`
+    /// is a path, or controllers and a path (`cpu,cpuacct:sub`; v1). Where none is named it is this group.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a path that leads out or a controller that is not there; [`Error::Join`] when there is no
+    /// such group.
+    pub fn entry_below(&self, below: &[String]) -> Result<Entry> {
+        let mut unified = self.unified();
+        let mut v1: Vec<PathBuf> = self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path)).collect();
+        for text in below {
+            let (names, path) = match text.split_once(':') {
+                Some((names, path)) => (Some(names), path),
+                None => (None, text.as_str()),
+            };
+            if path.split('/').any(|part| part == "..") || path.contains('\0') {
+                return Err(Error::Invalid(format!("the path {path} is not a sub cgroup path")));
+            }
+            let sub = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<PathBuf>();
+            let dirs = self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path).join(&sub));
+            match names {
+                None => {
+                    unified = self.unified().map(|dir| dir.join(&sub));
+                    v1 = dirs.collect();
+                }
+                Some(names) => {
+                    let dirs: Vec<PathBuf> = dirs.collect();
+                    for name in names.split(',') {
+                        let is = |v1: &crate::V1| {
+                            v1.controllers.iter().any(|c| c == name)
+                                || name
+                                    .strip_prefix("name=")
+                                    .is_some_and(|name| v1.name.as_deref() == Some(name))
+                        };
+                        let at = self.hierarchies.v1().iter().position(is);
+                        match at.and_then(|at| Some((v1.get_mut(at)?, dirs.get(at)?))) {
+                            Some((slot, dir)) => slot.clone_from(dir),
+                            None if name.is_empty() && self.unified().is_some() => {
+                                unified = self.unified().map(|dir| dir.join(&sub));
+                            }
+                            None => {
+                                return Err(Error::Invalid(format!(
+                                    "unknown controller {name:?} in {text:?}"
+                                )));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Entry::open(unified, v1.into_iter()).map_err(|error| match error {
+            Error::File { path, cause, .. } => {
+                let dir = if path.ends_with("tasks") { path.parent().unwrap_or(&path) } else { &path };
+                Error::Join { pid: None, file: dir.join("cgroup.procs"), cause }
+            }
+            other => other,
+        })
+    }
+
+    /// The doors of the groups in which a process of the container is now, for a new one that cannot join the
+    /// container's own: in v2 EBUSY, when a program inside has moved everybody into groups below and hands controllers
+    /// down. Only groups at or below this one are taken.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the process is gone, [`Error::Invalid`] when it is elsewhere.
+    pub fn entry_beside(&self, pid: i32) -> Result<Entry> {
+        let read = |path: &str| {
+            fs::read_to_string(path).map_err(|cause| Error::file("read", Path::new(path), cause))
+        };
+        let mounts = read("/proc/self/mountinfo")?;
+        let now = Hierarchies::from_texts(&mounts, &read(&format!("/proc/{pid}/cgroup"))?, "")?;
+        let dir = |mount: &Path, own: Option<&String>, base: PathBuf| {
+            let own = own.map(|own| mount.join(own.trim_matches('/')));
+            own.filter(|own| own.starts_with(&base)).ok_or_else(|| {
+                Error::Invalid(format!("process {pid} is not in the container's group {}", base.display()))
             })
         };
-        let unified = self.unified().map(|dir| open(dir, false)).transpose()?.map(OwnedFd::from);
-        let tasks = self.hierarchies.v1().iter();
-        let tasks = tasks.map(|v1| open(plan::directory(&v1.mount_point, &self.path).join("tasks"), true));
-        Ok(Entry { unified, tasks: tasks.collect::<Result<_>>()? })
+        let unified = match (self.hierarchies.unified(), now.unified()) {
+            (Some(unified), Some(now)) => {
+                Some(dir(&now.mount_point, now.own.as_ref(), unified.dir(&self.path))?)
+            }
+            _ => None,
+        };
+        let mut v1 = Vec::new();
+        for there in self.hierarchies.v1() {
+            if let Some(now) = now.v1().iter().find(|now| now.mount_point == there.mount_point) {
+                v1.push(dir(&now.mount_point, now.own.as_ref(), there.dir(&self.path))?);
+            }
+        }
+        Entry::open(unified, v1.into_iter())
+    }
+
+    /// Lets a user make groups below this one in the unified hierarchy: the directory and the files that
+    /// `/sys/kernel/cgroup/delegate` names become his (cgroups(7), "Delegation"). For the root of a container with a
+    /// user namespace, a cgroup namespace and a writable mount of it.
+    ///
+    /// # Errors
+    /// [`Error::File`] with the kernel's answer.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        let Some(dir) = self.unified() else { return Ok(()) };
+        let own = |path: &Path| std::os::unix::fs::chown(path, Some(uid), None);
+        own(&dir).map_err(|cause| Error::file("give away", &dir, cause))?;
+        let list = fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let list = list.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+        for name in list.lines().filter(|name| !name.contains('/')) {
+            let file = dir.join(name);
+            match own(&file) {
+                Err(cause) if !files::gone(&cause) => return Err(Error::file("give away", &file, cause)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Changes limits; what `r` does not mention stays. If one is refused, those changed before it are put back as far
@@ -279,10 +387,9 @@ impl Cgroup {
     /// Removes the groups above this one as far as they are empty; to be called when no other group is being made
     /// below them. Failures do not matter: what is not empty stays.
     pub fn remove_empty_parents(&self) {
-        for mount in self.hierarchies.mount_points() {
-            let dir = plan::directory(mount, &self.path);
+        for (base, dir) in self.hierarchies.dirs("").zip(self.dirs()) {
             for parent in
-                dir.ancestors().skip(1).take_while(|parent| *parent != mount && parent.starts_with(mount))
+                dir.ancestors().skip(1).take_while(|parent| *parent != base && parent.starts_with(&base))
             {
                 if fs::remove_dir(parent).is_err() {
                     break;
@@ -293,13 +400,13 @@ impl Cgroup {
 }
 
 fn memory_dir(h: &Hierarchies, path: &str) -> Option<MemoryDir> {
-    let v1 = h.v1_with("memory").map(|mount| MemoryDir::V1(plan::directory(mount, path)));
-    v1.or_else(|| h.unified_with("memory").map(|mount| MemoryDir::V2(plan::directory(mount, path))))
+    let v1 = h.v1_dir("memory", path).map(MemoryDir::V1);
+    v1.or_else(|| h.unified_dir("memory", path).map(MemoryDir::V2))
 }
 
-/// `checkBeforeUpdate`: refuses a limit below what is in use (in v2 the kernel would set it and kill).
+/// `checkBeforeUpdate`: refuses a limit that is not above what is in use (in v2 the kernel would set it and kill).
 fn check_usage(h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
-    let Some(Memory { limit: Some(limit), check_before_update: Some(true), .. }) = &r.memory else {
+    let Some(Memory { limit, swap, check_before_update: Some(true), .. }) = &r.memory else {
         return Ok(());
     };
     let file = match memory_dir(h, path) {
@@ -307,10 +414,15 @@ fn check_usage(h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
         Some(MemoryDir::V2(dir)) => dir.join("memory.current"),
         None => return Ok(()),
     };
-    match (files::read_number(Path::new(&file))?, u64::try_from(*limit)) {
-        (Some(usage), Ok(limit)) if limit != 0 && usage > limit => Err(Error::Invalid(format!(
-            "the memory limit {limit} is below the {usage} bytes in use; free some first or set a higher one"
-        ))),
-        _ => Ok(()),
+    let Some(usage) = files::read_number(Path::new(&file))? else { return Ok(()) };
+    for (what, asked) in [("memory+swap", swap), ("memory", limit)] {
+        let asked = asked.and_then(|asked| u64::try_from(asked).ok()).filter(|asked| *asked > 0);
+        if let Some(asked) = asked.filter(|asked| *asked <= usage) {
+            // Callers of other runtimes look for the first three words.
+            return Err(Error::Invalid(format!(
+                "rejecting {what} limit {asked}: {usage} bytes are in use; free some first or set a higher one"
+            )));
+        }
     }
+    Ok(())
 }

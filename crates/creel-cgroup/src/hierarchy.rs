@@ -29,6 +29,12 @@ pub struct V1 {
     pub controllers: Vec<String>,
     /// Its name, like `systemd`, if it has one.
     pub name: Option<String>,
+    /// The caller's own group, from the mount point on, like `/user.slice`; `None` if it is not below the mount point.
+    #[serde(default)]
+    pub own: Option<String>,
+    /// The group below which paths are meant; empty for the mount point itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
 }
 
 impl V1 {
@@ -36,6 +42,11 @@ impl V1 {
     pub fn mount_options(&self) -> String {
         let name = self.name.iter().map(|name| format!("name={name}"));
         self.controllers.iter().cloned().chain(name).collect::<Vec<_>>().join(",")
+    }
+
+    /// The directory of a group in this hierarchy.
+    pub fn dir(&self, path: &str) -> PathBuf {
+        directory(&self.mount_point, &self.prefix, path)
     }
 }
 
@@ -46,6 +57,28 @@ pub struct Unified {
     pub mount_point: PathBuf,
     /// The controllers that its root offers (`cgroup.controllers`), those that v1 has taken excluded by the kernel.
     pub controllers: Vec<String>,
+    /// The caller's own group, from the mount point on; `None` if it is not below the mount point.
+    #[serde(default)]
+    pub own: Option<String>,
+    /// The group below which paths are meant; empty for the mount point itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+}
+
+impl Unified {
+    /// The directory of a group in this hierarchy.
+    pub fn dir(&self, path: &str) -> PathBuf {
+        directory(&self.mount_point, &self.prefix, path)
+    }
+}
+
+/// The directory of a group below a mount point; `path` was checked by [`crate::plan::components`].
+fn directory(mount_point: &Path, prefix: &str, path: &str) -> PathBuf {
+    let mut dir = mount_point.to_path_buf();
+    for part in [prefix, path].into_iter().flat_map(|text| text.split('/')).filter(|part| !part.is_empty()) {
+        dir.push(part);
+    }
+    dir
 }
 
 /// Every hierarchy that is mounted, with its controllers.
@@ -78,7 +111,13 @@ impl Hierarchies {
     /// # Errors
     /// [`Error::NoHierarchy`] when the texts name none, [`Error::Parse`] for a line that is not of the form of proc(5).
     pub fn from_texts(mountinfo: &str, self_cgroup: &str, controllers: &str) -> Result<Hierarchies> {
-        let known = controllers_of(self_cgroup)?;
+        let groups = own_groups(self_cgroup)?;
+        let known: Vec<&str> = groups
+            .iter()
+            .flat_map(|group| &group.names)
+            .map(String::as_str)
+            .filter(|c| !c.contains('='))
+            .collect();
         // One hierarchy may be mounted in several places: the whole of it is better than a part, then the first.
         let mut best: BTreeMap<String, (bool, usize, Mount)> = BTreeMap::new();
         for (order, line) in mountinfo.lines().enumerate() {
@@ -98,15 +137,27 @@ impl Hierarchies {
         found.sort_by_key(|(order, _)| *order);
         let mut result = Hierarchies { v1: Vec::new(), unified: None };
         for (_, mount) in found {
+            let own = |name: Option<&String>| {
+                let about = |group: &&OwnGroup| match name {
+                    Some(name) => group.names.contains(name),
+                    None => group.names.is_empty(),
+                };
+                groups.iter().find(about).and_then(|group| below(&mount.root, &group.path))
+            };
             if mount.kind == "cgroup2" {
+                let own = own(None);
                 let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-                result.unified.get_or_insert(Unified { mount_point: mount.point, controllers });
+                let unified = Unified { mount_point: mount.point, controllers, own, prefix: String::new() };
+                result.unified.get_or_insert(unified);
                 continue;
             }
             let name =
                 mount.options.iter().find_map(|option| option.strip_prefix("name=")).map(str::to_owned);
-            let controllers = mount.options.into_iter().filter(|option| known.contains(option)).collect();
-            result.v1.push(V1 { mount_point: mount.point, controllers, name });
+            let named = |option: &&String| known.contains(&option.as_str()) || option.starts_with("name=");
+            let own = own(mount.options.iter().find(named));
+            let controllers =
+                mount.options.into_iter().filter(|option| known.contains(&option.as_str())).collect();
+            result.v1.push(V1 { mount_point: mount.point, controllers, name, own, prefix: String::new() });
         }
         if result.v1.is_empty() && result.unified.is_none() {
             return Err(Error::NoHierarchy);
@@ -143,6 +194,31 @@ impl Hierarchies {
     pub fn unified_with(&self, controller: &str) -> Option<&Path> {
         let has = |unified: &&Unified| unified.controllers.iter().any(|c| c == controller);
         self.unified.as_ref().filter(has).map(|unified| unified.mount_point.as_path())
+    }
+
+    /// A group's directory in the v1 hierarchy that has this controller.
+    pub fn v1_dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        let has = |v1: &&V1| v1.controllers.iter().any(|c| c == controller);
+        self.v1.iter().find(has).map(|v1| v1.dir(path))
+    }
+
+    /// A group's directory in the unified hierarchy if that has this controller.
+    pub fn unified_dir(&self, controller: &str, path: &str) -> Option<PathBuf> {
+        self.unified_with(controller).and(self.unified.as_ref()).map(|unified| unified.dir(path))
+    }
+
+    /// A group's directory in every hierarchy, the unified one last.
+    pub fn dirs(&self, path: &str) -> impl Iterator<Item = PathBuf> {
+        let unified = self.unified.iter().map(|unified| unified.dir(path));
+        self.v1.iter().map(|v1| v1.dir(path)).chain(unified)
+    }
+
+    pub(crate) fn v1_mut(&mut self) -> &mut Vec<V1> {
+        &mut self.v1
+    }
+
+    pub(crate) fn unified_mut(&mut self) -> &mut Option<Unified> {
+        &mut self.unified
     }
 
     /// Every mount point, the unified one last.
@@ -204,20 +280,36 @@ fn unescape(text: &str) -> String {
     out
 }
 
-/// The controllers that `/proc/PID/cgroup` names (cgroups(7)): all that some hierarchy has.
-fn controllers_of(self_cgroup: &str) -> Result<Vec<String>> {
+/// One line of `/proc/PID/cgroup` (cgroups(7)): a hierarchy and the process's group in it.
+#[derive(Debug)]
+struct OwnGroup {
+    /// Controllers, or `name=…`; nothing for the unified hierarchy.
+    names: Vec<String>,
+    path: String,
+}
+
+fn own_groups(self_cgroup: &str) -> Result<Vec<OwnGroup>> {
     let mut found = Vec::new();
     for line in self_cgroup.lines() {
         let mut fields = line.splitn(3, ':');
         match (fields.next().map(str::parse::<u32>), fields.next(), fields.next()) {
-            (Some(Ok(_)), Some(list), Some(path)) if path.starts_with('/') => {
-                found
-                    .extend(list.split(',').filter(|c| !c.is_empty() && !c.contains('=')).map(str::to_owned));
-            }
+            (Some(Ok(_)), Some(list), Some(path)) if path.starts_with('/') => found.push(OwnGroup {
+                names: list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                path: path.to_owned(),
+            }),
             _ => return Err(Error::parse("a line of /proc/self/cgroup", line)),
         }
     }
     Ok(found)
+}
+
+/// A group's path from the root of a mount on; `None` when it is not below that root (as in another cgroup namespace).
+fn below(root: &Path, group: &str) -> Option<String> {
+    // A group that was removed is told with this ending.
+    let group = group.strip_suffix(" (deleted)").unwrap_or(group);
+    let rest = Path::new(group).strip_prefix(root).ok()?;
+    let good = rest.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    good.then(|| format!("/{}", rest.display()))
 }
 
 #[cfg(test)]

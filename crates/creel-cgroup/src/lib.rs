@@ -20,6 +20,7 @@ mod files;
 mod group;
 mod hierarchy;
 mod oom;
+mod place;
 mod plan;
 mod program;
 mod stats;
@@ -34,6 +35,7 @@ pub use error::{Error, Result};
 pub use group::Cgroup;
 pub use hierarchy::{Hierarchies, Layout, Unified, V1};
 pub use oom::OomWatch;
+pub use place::{Delegated, Driver};
 pub use plan::{Missing, Plan, Step, Write};
 pub use stats::{
     CpuStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure, PressureLine, Pressures, Stats,

@@ -39,7 +39,8 @@ pub enum Step {
     Mkdir {
         /// The directory.
         dir: PathBuf,
-        /// Whether it is the group itself, which must be new (an empty leftover is made anew); a parent may exist.
+        /// Whether it is the group itself, in which nothing may live yet (one that is empty is taken as it is, one
+        /// with empty groups below it is made anew); a parent may exist and be in use.
         fresh: bool,
     },
     /// Hand controllers down to the groups below (`cgroup.subtree_control`).
@@ -51,6 +52,13 @@ pub enum Step {
         /// Those of them without which a limit could not be set; the others may fail.
         required: Vec<String>,
     },
+    /// See that processes can join a v2 group: in a threaded subtree it becomes threaded (`cgroup-v2.rst`, "Threads").
+    Joinable {
+        /// The group's directory.
+        dir: PathBuf,
+        /// Controllers that are needed and that a threaded group cannot have.
+        domain: Vec<String>,
+    },
     /// Copy a value from the parent's file of the same name if this one is empty (cpuset of v1).
     Inherit {
         /// The file.
@@ -61,6 +69,13 @@ pub enum Step {
     /// Write values that constrain each other (a limit of memory and one of memory with swap): those that the kernel
     /// refuses with EINVAL are tried again after the others.
     WriteTogether(Vec<Write>),
+    /// Write a new period to v2's `cpu.max`, with the quota that is there.
+    Period {
+        /// The file.
+        file: PathBuf,
+        /// Microseconds.
+        period: u64,
+    },
     /// Write to the first of these files that exists.
     WriteFirst(Vec<Write>),
     /// Replace the v1 device list by these rules.
@@ -91,11 +106,20 @@ pub struct Plan {
 impl Plan {
     /// The plan that makes the group `path` in all hierarchies, with these limits.
     pub(crate) fn create(h: &Hierarchies, path: &str, r: &Resources) -> Result<Plan> {
+        Plan::with_groups(h, path, r, true)
+    }
+
+    /// The same for a group of which somebody else (systemd) has made a part, with processes in it.
+    pub(crate) fn complete(h: &Hierarchies, path: &str, r: &Resources) -> Result<Plan> {
+        Plan::with_groups(h, path, r, false)
+    }
+
+    fn with_groups(h: &Hierarchies, path: &str, r: &Resources, fresh: bool) -> Result<Plan> {
         let components = components(path)?;
         let mut plan = Plan::default();
         for v1 in h.v1() {
             let cpuset = v1.controllers.iter().any(|c| c == "cpuset");
-            plan.directories(&v1.mount_point, &components, |plan, dir| {
+            plan.directories(v1.dir(""), &components, fresh, |plan, dir| {
                 if cpuset {
                     for file in ["cpuset.cpus", "cpuset.mems"] {
                         plan.steps.push(Step::Inherit { file: dir.join(file) });
@@ -114,12 +138,21 @@ impl Plan {
                     });
                 }
             };
-            enable(&mut plan, &unified.mount_point);
+            let mut above = unified.mount_point.clone();
+            enable(&mut plan, &above);
+            for part in unified.prefix.split('/').filter(|part| !part.is_empty()) {
+                above.push(part);
+                enable(&mut plan, &above);
+            }
             let mut left = components.len();
-            plan.directories(&unified.mount_point, &components, |plan, dir| {
+            plan.directories(above, &components, fresh, |plan, dir| {
                 left -= 1;
                 if left > 0 {
                     enable(plan, dir);
+                } else {
+                    let domain = ["memory", "io", "hugetlb", "rdma"];
+                    let domain = required.iter().filter(|c| domain.contains(&c.as_str())).cloned().collect();
+                    plan.steps.push(Step::Joinable { dir: dir.to_path_buf(), domain });
                 }
             });
         }
@@ -140,11 +173,16 @@ impl Plan {
         v2::limits(self, h, path, r)
     }
 
-    fn directories(&mut self, root: &Path, components: &[&str], mut after: impl FnMut(&mut Plan, &Path)) {
-        let mut dir = root.to_path_buf();
+    fn directories(
+        &mut self,
+        mut dir: PathBuf,
+        components: &[&str],
+        fresh: bool,
+        mut after: impl FnMut(&mut Plan, &Path),
+    ) {
         for (i, component) in components.iter().enumerate() {
             dir.push(component);
-            self.steps.push(Step::Mkdir { dir: dir.clone(), fresh: i + 1 == components.len() });
+            self.steps.push(Step::Mkdir { dir: dir.clone(), fresh: fresh && i + 1 == components.len() });
             after(self, &dir);
         }
     }
@@ -184,11 +222,6 @@ pub(crate) fn components(path: &str) -> Result<Vec<&str>> {
     Ok(parts)
 }
 
-/// The directory of a group below a mount point; the path was checked by [`components`].
-pub(crate) fn directory(mount_point: &Path, path: &str) -> PathBuf {
-    mount_point.join(path.trim_matches('/'))
-}
-
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "write {} to {}", self.value, self.file.display())?;
@@ -214,6 +247,15 @@ impl fmt::Display for Step {
             Step::Enable { dir, controllers, required } => {
                 write!(f, "enable {} below {}", controllers.join(" "), dir.display())?;
                 if required.is_empty() { Ok(()) } else { write!(f, " (needed: {})", required.join(" ")) }
+            }
+            Step::Joinable { dir, domain } if domain.is_empty() => {
+                write!(f, "let processes join {}", dir.display())
+            }
+            Step::Joinable { dir, domain } => {
+                write!(f, "let processes join {} (with {})", dir.display(), domain.join(" "))
+            }
+            Step::Period { file, period } => {
+                write!(f, "write the quota that is there and the period {period} to {}", file.display())
             }
             Step::Inherit { file } => write!(f, "inherit {}", file.display()),
             Step::Write(write) => write!(f, "{write}"),

@@ -7,7 +7,7 @@ use creel_types::spec::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 use crate::devices;
 use crate::error::{Error, Result};
 use crate::hierarchy::Hierarchies;
-use crate::plan::{Missing, Plan, Step, Write, directory};
+use crate::plan::{Missing, Plan, Step, Write};
 
 /// The group's directory in one v1 hierarchy, or `None` when the controller is not in v1.
 struct Place<'a> {
@@ -17,7 +17,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn dir(&self, controller: &str) -> Option<PathBuf> {
-        self.h.v1_with(controller).map(|mount| directory(mount, self.path))
+        self.h.v1_dir(controller, self.path)
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources
         memory(plan, &dir, m)?;
     }
     if let (Some(dir), Some(c)) = (place.dir("cpu"), &r.cpu) {
-        cpu(plan, &dir, c);
+        cpu(plan, &dir, c)?;
     }
     if let Some(dir) = place.dir("pids")
         && let Some(limit) = r.pids.as_ref().and_then(|pids| pids.limit)
@@ -125,7 +125,8 @@ fn memory(plan: &mut Plan, dir: &std::path::Path, m: &Memory) -> Result<()> {
         plan.notes.push("the kernel memory limit is passed over: kernels since 5.16 have none".into());
     }
     if let Some(tcp) = set(m.kernel_tcp) {
-        plan.write(dir.join("memory.kmem.tcp.limit_in_bytes"), tcp, Missing::Fail);
+        // Deprecated by the kernel too: one that has it no more gives no limit, as other runtimes never do.
+        plan.write(dir.join("memory.kmem.tcp.limit_in_bytes"), tcp, Missing::Skip);
     }
     if let Some(swappiness) = m.swappiness {
         if swappiness > 100 {
@@ -142,8 +143,15 @@ fn memory(plan: &mut Plan, dir: &std::path::Path, m: &Memory) -> Result<()> {
     Ok(())
 }
 
-fn cpu(plan: &mut Plan, dir: &std::path::Path, c: &Cpu) {
+fn cpu(plan: &mut Plan, dir: &std::path::Path, c: &Cpu) -> Result<()> {
     if let Some(shares) = c.shares.filter(|shares| *shares != 0) {
+        // The kernel would silently take the nearest that it can.
+        if shares < 2 {
+            return Err(Error::Invalid(format!("the minimum allowed cpu-shares is 2, not {shares}")));
+        }
+        if shares > 262_144 {
+            return Err(Error::Invalid(format!("the maximum allowed cpu-shares is 262144, not {shares}")));
+        }
         plan.write(dir.join("cpu.shares"), shares, Missing::Fail);
     }
     let mut bandwidth = Vec::new();
@@ -160,6 +168,7 @@ fn cpu(plan: &mut Plan, dir: &std::path::Path, c: &Cpu) {
     if let Some(idle) = c.idle {
         plan.write(dir.join("cpu.idle"), idle, Missing::Fail);
     }
+    Ok(())
 }
 
 fn block_io(plan: &mut Plan, dir: &std::path::Path, io: &BlockIo) {
@@ -194,9 +203,10 @@ fn block_io(plan: &mut Plan, dir: &std::path::Path, io: &BlockIo) {
     throttle("blkio.throttle.write_iops_device", &io.throttle_write_iops_device);
 }
 
-/// `pids.max`: 0 and negative numbers are no limit (`config-linux.md`, "PIDs").
+/// `pids.max`: negative numbers are no limit; 0 is a limit (`config-linux.md` 1.3, "PIDs"). As the first process is
+/// there already it lets no second one be, which 1 says too, and systemd knows no 0.
 pub(crate) fn pids_value(limit: i64) -> String {
-    if limit <= 0 { "max".into() } else { limit.to_string() }
+    if limit < 0 { "max".into() } else { limit.max(1).to_string() }
 }
 
 /// A page size like `2MB` as it stands in file names; anything else could name another file.

@@ -7,8 +7,8 @@ use creel_types::spec::{BlockIo, Cpu, Memory, Resources};
 
 use crate::convert::{blkio_weight_to_io_weight, or_max, shares_to_weight, swap_alone};
 use crate::error::{Error, Result};
-use crate::hierarchy::Hierarchies;
-use crate::plan::{Missing, Plan, Step, Write, directory};
+use crate::hierarchy::{Hierarchies, Layout};
+use crate::plan::{Missing, Plan, Step, Write};
 use crate::v1::{hugepage_size, pids_value, rdma_value};
 
 /// The controllers that these limits need and that are not in v1.
@@ -47,23 +47,28 @@ fn wanted(r: &Resources) -> Vec<(&'static str, &'static str, &'static str)> {
     let placed = [&cpu.cpus, &cpu.mems].into_iter().flatten().any(|list| !list.is_empty());
     want(placed, "cpuset", "cpuset", "the placement on processors or memory nodes");
     let pids = r.pids.as_ref().and_then(|pids| pids.limit);
-    want(pids.is_some_and(|limit| limit > 0), "pids", "pids", "the limit of processes");
+    want(pids.is_some_and(|limit| limit >= 0), "pids", "pids", "the limit of processes");
     want(r.block_io.as_ref().is_some_and(|io| *io != BlockIo::default()), "blkio", "io", "block I/O limits");
     want(!r.hugepage_limits.is_empty(), "hugetlb", "hugetlb", "a limit of huge pages");
     want(!r.rdma.is_empty(), "rdma", "rdma", "RDMA limits");
     wanted
 }
 
+/// The first controller that is asked for and that no hierarchy has, and what it was asked for.
+pub(crate) fn lacking(h: &Hierarchies, r: &Resources) -> Option<(&'static str, String)> {
+    let mut wanted = wanted(r).into_iter();
+    wanted
+        .find(|(v1, v2, _)| h.v1_with(v1).is_none() && h.unified_with(v2).is_none())
+        .map(|(_, v2, what)| (v2, what.to_owned()))
+}
+
 /// Adds the writes for the controllers of the unified hierarchy, and refuses what no hierarchy can do.
 pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
-    for (v1, v2, what) in wanted(r) {
-        if h.v1_with(v1).is_none() && h.unified_with(v2).is_none() {
-            return Err(Error::NoController { what: what.to_owned(), controller: v2 });
-        }
+    if let Some((controller, what)) = lacking(h, r) {
+        return Err(Error::NoController { what, controller });
     }
     let dir = |v1: &str, v2: &str| -> Option<PathBuf> {
-        let mount = if h.v1_with(v1).is_some() { None } else { h.unified_with(v2) };
-        mount.map(|mount| directory(mount, path))
+        if h.v1_with(v1).is_some() { None } else { h.unified_dir(v2, path) }
     };
     if let (Some(dir), Some(c)) = (dir("cpuset", "cpuset"), &r.cpu) {
         for (file, value) in [("cpuset.cpus", &c.cpus), ("cpuset.mems", &c.mems)] {
@@ -100,8 +105,8 @@ pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources
     }
     unified(plan, h, path, r)?;
     if !r.devices.is_empty() && h.v1_with("devices").is_none() {
-        let mount = h.unified().map(|unified| directory(&unified.mount_point, path));
-        let dir = mount
+        let dir = h.unified().map(|unified| unified.dir(path));
+        let dir = dir
             .ok_or_else(|| Error::NoController { what: "device rules".to_owned(), controller: "devices" })?;
         plan.steps.push(Step::DeviceProgram { dir, rules: r.devices.clone() });
     }
@@ -110,20 +115,31 @@ pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources
 
 /// The specification's raw files: `config-linux.md`, "Unified".
 fn unified(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
+    if r.unified.is_empty() {
+        return Ok(());
+    }
+    // Other runtimes' callers look for these two words.
+    let wrong = |why: String| Error::Invalid(format!("invalid configuration: resources.unified {why}"));
+    let place = h.unified().filter(|_| h.layout() == Layout::V2);
+    let dir = place.map(|unified| unified.dir(path)).ok_or_else(|| {
+        wrong(
+            "is for cgroup v2 alone, and this machine has v1 hierarchies: use the other members of resources"
+                .into(),
+        )
+    })?;
     for (file, value) in &r.unified {
-        if file.contains('/') || !file.contains('.') || file.starts_with('.') {
-            return Err(Error::Invalid(format!("{file:?} is not the name of a cgroup v2 file")));
+        if file.contains('/') {
+            return Err(wrong(format!("has the key {file:?}, which must be a file name (no slashes)")));
         }
-        let unified = h.unified().ok_or_else(|| {
-            Error::Invalid(format!("{file} cannot be set: there is no cgroup v2 hierarchy on this machine"))
-        })?;
-        let controller = file.split('.').next().unwrap_or_default();
-        if controller != "cgroup" && h.unified_with(controller).is_none() {
-            return Err(Error::Invalid(format!(
-                "{file} cannot be set: the cgroup v2 hierarchy does not have the controller {controller}"
+        let controller = file.split_once('.').filter(|(name, rest)| !name.is_empty() && !rest.is_empty());
+        let Some((controller, _)) = controller.filter(|_| !file.contains('\0')) else {
+            return Err(wrong(format!(
+                "has the key {file:?}, which must be in the form CONTROLLER.PARAMETER"
             )));
+        };
+        if controller != "cgroup" && h.unified_with(controller).is_none() {
+            return Err(wrong(format!("can't set {file:?}: controller {controller:?} not available")));
         }
-        let dir = directory(&unified.mount_point, path);
         // Several lines are several settings, and the kernel takes one in each write.
         for line in value.lines().filter(|line| !line.trim().is_empty()) {
             plan.write(dir.join(file), line, Missing::Fail);
@@ -166,7 +182,9 @@ fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) {
     let mut bandwidth = Vec::new();
     let quota = c.quota.unwrap_or(0);
     let period = c.period.filter(|period| *period != 0);
-    if quota != 0 || period.is_some() {
+    if let (0, Some(period)) = (quota, period) {
+        plan.steps.push(Step::Period { file: dir.join("cpu.max"), period });
+    } else if quota != 0 {
         let quota = if quota > 0 { quota.to_string() } else { "max".into() };
         bandwidth.push(Write {
             file: dir.join("cpu.max"),

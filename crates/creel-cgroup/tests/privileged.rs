@@ -491,8 +491,16 @@ fn failures_leave_nothing(h: &Hierarchies, path: &str) {
     assert!(goes_on(&mut pipe));
     group.kill_all().unwrap();
     wait(pid);
+    // What is empty is taken with its limits, unless it has groups below it.
+    let group = Cgroup::create(h, path, &Resources::default()).unwrap();
+    assert_eq!(group.stats().unwrap().pids.unwrap().limit, Some(7));
+    below(&group, "old");
     let group = Cgroup::create(h, path, &Resources::default()).unwrap();
     assert_eq!(group.stats().unwrap().pids.unwrap().limit, None);
+    group.freeze().unwrap();
+    let error = Cgroup::create(h, path, &Resources::default()).unwrap_err();
+    assert!(matches!(&error, Error::Frozen { .. }), "{error}");
+    group.thaw().unwrap();
     group.remove().unwrap();
 }
 

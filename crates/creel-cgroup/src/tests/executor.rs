@@ -262,11 +262,22 @@ fn an_update_that_fails_puts_former_values_back() {
 }
 
 #[test]
-fn leftovers_are_made_anew_and_the_living_are_left_alone() {
+fn prepared_groups_are_taken_leftovers_made_anew_and_the_living_left_alone() {
     let h = hybrid();
     let fake = Fake::new(&h);
     apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#)).unwrap();
     let group = Path::new("/sys/fs/cgroup/pids/creel/abc");
+    // As somebody may have prepared it: its limits stay.
+    apply::create(&fake, &plan(&h, "{}")).unwrap();
+    assert_eq!(fake.read(&group.join("pids.max")).unwrap(), "5");
+    // A failure does not remove what was there before.
+    let mut broken = fake;
+    broken.broken.insert("cpu.shares".into(), EINVAL);
+    apply::create(&broken, &plan(&h, r#"{"cpu": {"shares": 3}}"#)).unwrap_err();
+    assert_eq!(broken.read(&group.join("pids.max")).unwrap(), "5");
+    broken.broken.clear();
+    let fake = broken;
+
     fake.make(&group.join("child"));
     apply::create(&fake, &plan(&h, "{}")).unwrap();
     assert_eq!(fake.read(&group.join("pids.max")).unwrap(), "");
@@ -276,7 +287,52 @@ fn leftovers_are_made_anew_and_the_living_are_left_alone() {
     fake.files.borrow_mut().insert(group.join("child/cgroup.procs"), "77\n".into());
     let error = apply::create(&fake, &plan(&h, "{}")).unwrap_err();
     assert!(matches!(error, Error::Occupied { pid: 77, .. }), "{error}");
+    assert!(error.to_string().contains("cgroup is not empty"), "{error}");
     assert!(fake.groups().iter().any(|dir| dir.contains("child")));
+}
+
+#[test]
+fn frozen_groups_are_refused() {
+    for (h, file, value) in [
+        (v2(), "/sys/fs/cgroup/creel/abc/cgroup.freeze", "1\n"),
+        (v1(), "/sys/fs/cgroup/freezer/creel/abc/freezer.state", "FROZEN\n"),
+    ] {
+        let fake = Fake::new(&h);
+        apply::create(&fake, &plan(&h, "{}")).unwrap();
+        fake.files.borrow_mut().insert(file.into(), value.into());
+        let error = apply::create(&fake, &plan(&h, "{}")).unwrap_err();
+        assert!(error.to_string().contains("unexpectedly frozen"), "{error}");
+    }
+}
+
+#[test]
+fn a_threaded_subtree() {
+    let h = v2();
+    let fake = Fake::new(&h);
+    fake.make(Path::new("/sys/fs/cgroup/creel"));
+    fake.make(Path::new("/sys/fs/cgroup/creel/abc"));
+    let kind = Path::new("/sys/fs/cgroup/creel/abc/cgroup.type");
+    fake.files.borrow_mut().insert(kind.into(), "domain invalid\n".into());
+    let error = apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64}}"#)).unwrap_err();
+    assert!(error.to_string().contains("memory cannot be had"), "{error}");
+    apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 64}}"#)).unwrap();
+    assert_eq!(fake.read(kind).unwrap(), "threaded");
+}
+
+#[test]
+fn a_period_alone_keeps_the_quota() {
+    let h = v2();
+    let fake = Fake::new(&h);
+    let file = Path::new("/sys/fs/cgroup/creel/abc/cpu.max");
+    for (json, want) in [
+        (r#"{"cpu": {"quota": 500000, "period": 1000000}}"#, "500000 1000000"),
+        (r#"{"cpu": {"period": 900000}}"#, "500000 900000"),
+        (r#"{"cpu": {"quota": -1, "period": 900000}}"#, "max 900000"),
+        (r#"{"cpu": {"period": 50000}}"#, "max 50000"),
+    ] {
+        apply::create(&fake, &plan(&h, json)).unwrap();
+        assert_eq!(fake.read(file).unwrap(), want);
+    }
 }
 
 #[test]

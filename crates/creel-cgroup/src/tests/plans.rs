@@ -33,43 +33,44 @@ fn hybrid_layout() {
     check(
         &create(&hybrid(), &docker()),
         expect![[r#"
-        make directory /sys/fs/cgroup/cpu/creel
-        make new directory /sys/fs/cgroup/cpu/creel/abc
-        make directory /sys/fs/cgroup/cpuacct/creel
-        make new directory /sys/fs/cgroup/cpuacct/creel/abc
-        make directory /sys/fs/cgroup/cpuset/creel
-        inherit /sys/fs/cgroup/cpuset/creel/cpuset.cpus
-        inherit /sys/fs/cgroup/cpuset/creel/cpuset.mems
-        make new directory /sys/fs/cgroup/cpuset/creel/abc
-        inherit /sys/fs/cgroup/cpuset/creel/abc/cpuset.cpus
-        inherit /sys/fs/cgroup/cpuset/creel/abc/cpuset.mems
-        make directory /sys/fs/cgroup/memory/creel
-        make new directory /sys/fs/cgroup/memory/creel/abc
-        make directory /sys/fs/cgroup/devices/creel
-        make new directory /sys/fs/cgroup/devices/creel/abc
-        make directory /sys/fs/cgroup/freezer/creel
-        make new directory /sys/fs/cgroup/freezer/creel/abc
-        make directory /sys/fs/cgroup/blkio/creel
-        make new directory /sys/fs/cgroup/blkio/creel/abc
-        make directory /sys/fs/cgroup/pids/creel
-        make new directory /sys/fs/cgroup/pids/creel/abc
-        make directory /sys/fs/cgroup/systemd/creel
-        make new directory /sys/fs/cgroup/systemd/creel/abc
-        enable hugetlb below /sys/fs/cgroup/unified
-        make directory /sys/fs/cgroup/unified/creel
-        enable hugetlb below /sys/fs/cgroup/unified/creel
-        make new directory /sys/fs/cgroup/unified/creel/abc
-        write 0-1 to /sys/fs/cgroup/cpuset/creel/abc/cpuset.cpus
-        write 67108864 to /sys/fs/cgroup/memory/creel/abc/memory.limit_in_bytes together with write 134217728 to /sys/fs/cgroup/memory/creel/abc/memory.memsw.limit_in_bytes
-        write 33554432 to /sys/fs/cgroup/memory/creel/abc/memory.soft_limit_in_bytes
-        write 10 to /sys/fs/cgroup/memory/creel/abc/memory.swappiness
-        write 512 to /sys/fs/cgroup/cpu/creel/abc/cpu.shares
-        write 100000 to /sys/fs/cgroup/cpu/creel/abc/cpu.cfs_period_us together with write 150000 to /sys/fs/cgroup/cpu/creel/abc/cpu.cfs_quota_us
-        write 100 to /sys/fs/cgroup/pids/creel/abc/pids.max
-        write 300 to /sys/fs/cgroup/blkio/creel/abc/blkio.weight or else write 300 to /sys/fs/cgroup/blkio/creel/abc/blkio.bfq.weight
-        write 8:0 1048576 to /sys/fs/cgroup/blkio/creel/abc/blkio.throttle.read_bps_device
-        set 2 device rules in /sys/fs/cgroup/devices/creel/abc
-    "#]],
+            make directory /sys/fs/cgroup/cpu/creel
+            make new directory /sys/fs/cgroup/cpu/creel/abc
+            make directory /sys/fs/cgroup/cpuacct/creel
+            make new directory /sys/fs/cgroup/cpuacct/creel/abc
+            make directory /sys/fs/cgroup/cpuset/creel
+            inherit /sys/fs/cgroup/cpuset/creel/cpuset.cpus
+            inherit /sys/fs/cgroup/cpuset/creel/cpuset.mems
+            make new directory /sys/fs/cgroup/cpuset/creel/abc
+            inherit /sys/fs/cgroup/cpuset/creel/abc/cpuset.cpus
+            inherit /sys/fs/cgroup/cpuset/creel/abc/cpuset.mems
+            make directory /sys/fs/cgroup/memory/creel
+            make new directory /sys/fs/cgroup/memory/creel/abc
+            make directory /sys/fs/cgroup/devices/creel
+            make new directory /sys/fs/cgroup/devices/creel/abc
+            make directory /sys/fs/cgroup/freezer/creel
+            make new directory /sys/fs/cgroup/freezer/creel/abc
+            make directory /sys/fs/cgroup/blkio/creel
+            make new directory /sys/fs/cgroup/blkio/creel/abc
+            make directory /sys/fs/cgroup/pids/creel
+            make new directory /sys/fs/cgroup/pids/creel/abc
+            make directory /sys/fs/cgroup/systemd/creel
+            make new directory /sys/fs/cgroup/systemd/creel/abc
+            enable hugetlb below /sys/fs/cgroup/unified
+            make directory /sys/fs/cgroup/unified/creel
+            enable hugetlb below /sys/fs/cgroup/unified/creel
+            make new directory /sys/fs/cgroup/unified/creel/abc
+            let processes join /sys/fs/cgroup/unified/creel/abc
+            write 0-1 to /sys/fs/cgroup/cpuset/creel/abc/cpuset.cpus
+            write 67108864 to /sys/fs/cgroup/memory/creel/abc/memory.limit_in_bytes together with write 134217728 to /sys/fs/cgroup/memory/creel/abc/memory.memsw.limit_in_bytes
+            write 33554432 to /sys/fs/cgroup/memory/creel/abc/memory.soft_limit_in_bytes
+            write 10 to /sys/fs/cgroup/memory/creel/abc/memory.swappiness
+            write 512 to /sys/fs/cgroup/cpu/creel/abc/cpu.shares
+            write 100000 to /sys/fs/cgroup/cpu/creel/abc/cpu.cfs_period_us together with write 150000 to /sys/fs/cgroup/cpu/creel/abc/cpu.cfs_quota_us
+            write 100 to /sys/fs/cgroup/pids/creel/abc/pids.max
+            write 300 to /sys/fs/cgroup/blkio/creel/abc/blkio.weight or else write 300 to /sys/fs/cgroup/blkio/creel/abc/blkio.bfq.weight
+            write 8:0 1048576 to /sys/fs/cgroup/blkio/creel/abc/blkio.throttle.read_bps_device
+            set 2 device rules in /sys/fs/cgroup/devices/creel/abc
+        "#]],
     );
 }
 
@@ -138,25 +139,26 @@ fn v2_layout() {
     check(
         &create(&v2(), &r),
         expect![[r#"
-        enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup (needed: cpu cpuset io memory pids)
-        make directory /sys/fs/cgroup/creel
-        enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup/creel (needed: cpu cpuset io memory pids)
-        make new directory /sys/fs/cgroup/creel/abc
-        write 0-1 to /sys/fs/cgroup/creel/abc/cpuset.cpus
-        write 67108864 to /sys/fs/cgroup/creel/abc/memory.swap.max
-        write 67108864 to /sys/fs/cgroup/creel/abc/memory.max
-        write 33554432 to /sys/fs/cgroup/creel/abc/memory.low
-        write 59 to /sys/fs/cgroup/creel/abc/cpu.weight
-        write 150000 100000 to /sys/fs/cgroup/creel/abc/cpu.max
-        write 100 to /sys/fs/cgroup/creel/abc/pids.max
-        write 300 to /sys/fs/cgroup/creel/abc/io.bfq.weight or else write 2930 to /sys/fs/cgroup/creel/abc/io.weight
-        write 8:0 rbps=1048576 to /sys/fs/cgroup/creel/abc/io.max
-        write 8:0 wiops=10 to /sys/fs/cgroup/creel/abc/io.max
-        write 8:16 wiops=20 to /sys/fs/cgroup/creel/abc/io.max
-        write 50000000 to /sys/fs/cgroup/creel/abc/memory.high
-        attach a program of 2 device rules to /sys/fs/cgroup/creel/abc
-        note: swappiness is passed over: cgroup v2 has none
-    "#]],
+            enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup (needed: cpu cpuset io memory pids)
+            make directory /sys/fs/cgroup/creel
+            enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup/creel (needed: cpu cpuset io memory pids)
+            make new directory /sys/fs/cgroup/creel/abc
+            let processes join /sys/fs/cgroup/creel/abc (with io memory)
+            write 0-1 to /sys/fs/cgroup/creel/abc/cpuset.cpus
+            write 67108864 to /sys/fs/cgroup/creel/abc/memory.swap.max
+            write 67108864 to /sys/fs/cgroup/creel/abc/memory.max
+            write 33554432 to /sys/fs/cgroup/creel/abc/memory.low
+            write 59 to /sys/fs/cgroup/creel/abc/cpu.weight
+            write 150000 100000 to /sys/fs/cgroup/creel/abc/cpu.max
+            write 100 to /sys/fs/cgroup/creel/abc/pids.max
+            write 300 to /sys/fs/cgroup/creel/abc/io.bfq.weight or else write 2930 to /sys/fs/cgroup/creel/abc/io.weight
+            write 8:0 rbps=1048576 to /sys/fs/cgroup/creel/abc/io.max
+            write 8:0 wiops=10 to /sys/fs/cgroup/creel/abc/io.max
+            write 8:16 wiops=20 to /sys/fs/cgroup/creel/abc/io.max
+            write 50000000 to /sys/fs/cgroup/creel/abc/memory.high
+            attach a program of 2 device rules to /sys/fs/cgroup/creel/abc
+            note: swappiness is passed over: cgroup v2 has none
+        "#]],
     );
 }
 
@@ -189,12 +191,24 @@ fn nothing_asked_for_is_nothing_written() {
     check(
         &create(&v2(), &Resources::default()),
         expect![[r#"
-        enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup
-        make directory /sys/fs/cgroup/creel
-        enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup/creel
-        make new directory /sys/fs/cgroup/creel/abc
-    "#]],
+            enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup
+            make directory /sys/fs/cgroup/creel
+            enable cpuset cpu io memory hugetlb pids rdma misc below /sys/fs/cgroup/creel
+            make new directory /sys/fs/cgroup/creel/abc
+            let processes join /sys/fs/cgroup/creel/abc
+        "#]],
     );
+}
+
+#[test]
+fn no_task_limit_and_none_at_all() {
+    for (limit, want) in [(-1, "max"), (-5, "max"), (0, "1"), (1, "1"), (32_771, "32771")] {
+        let r: Resources = serde_json::from_str(&format!(r#"{{"pids": {{"limit": {limit}}}}}"#)).unwrap();
+        for (h, dir) in [(v1(), "pids/"), (v2(), "")] {
+            let plan = Plan::update(&h, "/a", &r).unwrap().to_string();
+            assert_eq!(plan, format!("write {want} to /sys/fs/cgroup/{dir}a/pids.max\n"));
+        }
+    }
 }
 
 #[test]
@@ -219,9 +233,14 @@ fn refusals() {
         (&v2(), r#"{"memory": {"limit": 10, "swap": 5}}"#, "must not be below"),
         (&v2(), r#"{"memory": {"swap": 5}}"#, "needs a memory limit"),
         (&v1(), r#"{"memory": {"swappiness": 101}}"#, "swappiness"),
-        (&v1(), r#"{"unified": {"memory.high": "5"}}"#, "no cgroup v2 hierarchy"),
-        (&hybrid(), r#"{"unified": {"memory.high": "5"}}"#, "does not have the controller memory"),
-        (&v2(), r#"{"unified": {"../x.y": "5"}}"#, "not the name"),
+        (&v1(), r#"{"unified": {"memory.high": "5"}}"#, "invalid configuration"),
+        (&hybrid(), r#"{"unified": {"hugetlb.2MB.max": "5"}}"#, "is for cgroup v2 alone"),
+        (&v2(), r#"{"unified": {"../x.y": "5"}}"#, "no slashes"),
+        (&v2(), r#"{"unified": {"memory": "5"}}"#, "CONTROLLER.PARAMETER"),
+        (&v2(), r#"{"unified": {".memory": "5"}}"#, "CONTROLLER.PARAMETER"),
+        (&v2(), r#"{"unified": {"perf.max": "5"}}"#, "controller \"perf\" not available"),
+        (&v1(), r#"{"cpu": {"shares": 1}}"#, "minimum allowed cpu-shares is 2"),
+        (&v1(), r#"{"cpu": {"shares": 262145}}"#, "maximum allowed cpu-shares is 262144"),
         (&v2(), r#"{"hugepageLimits": [{"pageSize": "../2MB", "limit": 1}]}"#, "huge page size"),
         (&v2(), r#"{"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]}"#, "huge page size"),
         (&v2(), r#"{"network": {"classID": 1}}"#, "net_cls"),

@@ -175,7 +175,11 @@ fn check_before_update() {
     let (_root, cgroup) = v2_tree(&[("memory.current", "5000\n"), ("memory.max", "max\n")]);
     let r = serde_json::from_str(r#"{"memory": {"limit": 4096, "checkBeforeUpdate": true}}"#).unwrap();
     let error = cgroup.update(&r).unwrap_err().to_string();
-    assert!(error.contains("5000 bytes in use"), "{error}");
+    assert!(error.contains("rejecting memory limit 4096") && error.contains("5000 bytes"), "{error}");
+    let r = serde_json::from_str(r#"{"memory": {"limit": 4096, "swap": 4999, "checkBeforeUpdate": true}}"#)
+        .unwrap();
+    let error = cgroup.update(&r).unwrap_err().to_string();
+    assert!(error.contains("rejecting memory+swap limit 4999"), "{error}");
     let r = serde_json::from_str(r#"{"memory": {"limit": 8192, "checkBeforeUpdate": true}}"#).unwrap();
     cgroup.update(&r).unwrap();
 }

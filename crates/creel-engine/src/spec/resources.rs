@@ -58,7 +58,8 @@ pub(super) fn all(host: &HostConfig, facts: &Facts) -> Result<Resources> {
         devices: rules,
         memory: memory(host),
         cpu: cpu(host),
-        pids: host.pids_limit.map(|limit| Pids { limit: Some(limit) }),
+        // Docker's 0 is no limit, the specification's is one.
+        pids: host.pids_limit.map(|limit| Pids { limit: Some(if limit == 0 { -1 } else { limit }) }),
         block_io: block_io(host, facts)?,
         ..Resources::default()
     })
