@@ -81,9 +81,8 @@ impl Marked {
 
 /// The init layers that some image or snapshot has, whether they are made or not.
 pub(crate) fn inits_in_use(paths: &Paths, view: &View) -> HashSet<PathBuf> {
-    let of_image = |image: &ImageRecord| {
-        paths.init(&image.layers.iter().map(|layer| layer.layer).collect::<Vec<_>>())
-    };
+    let of_image =
+        |image: &ImageRecord| paths.init(&image.layers.iter().map(|layer| layer.layer).collect::<Vec<_>>());
     let images = view.images().map(|image| of_image(image));
     images.chain(view.snapshots().map(|snapshot| paths.init(&snapshot.layers))).collect()
 }

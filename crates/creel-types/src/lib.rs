@@ -10,6 +10,7 @@ pub mod image;
 pub mod platform;
 pub mod reference;
 pub mod spec;
+pub mod stream;
 
 pub use digest::Digest;
 pub use error::{Classify, ErrorKind};
