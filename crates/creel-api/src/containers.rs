@@ -44,7 +44,7 @@ pub(crate) async fn create(engine: State, uri: Uri, body: Body) -> Result {
     let begin = std::time::Instant::now();
     let created = engine.create(params.get("name"), request, params.platform()?).await?;
     let response = (StatusCode::CREATED, Json(created)).into_response();
-    Ok(body::with_timing(response, &[("create".to_owned(), begin.elapsed())]))
+    Ok(body::with_timing(response, &[("daemon.create".to_owned(), begin.elapsed())]))
 }
 
 pub(crate) async fn start(engine: State, Path(id): Path<String>) -> Result {

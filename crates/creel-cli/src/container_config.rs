@@ -124,13 +124,16 @@ fn host(
     let (security_opt, unmasked) = security(&flags.all("security-opt"))?;
     let collect = |name: &str, parse: fn(&str) -> Result<ThrottleDevice, String>| {
         let list = flags.all(name).into_iter().map(parse).collect::<Result<Vec<_>, String>>()?;
-        Ok::<_, String>((!list.is_empty()).then_some(list))
+        Ok::<_, String>(Some(list))
     };
+    // Docker's client sends these lists even when they are empty, and `inspect` shows it.
+    let listed = |name: &str| Some(flags.list(name).unwrap_or_default());
     let devices =
         flags.all("device").into_iter().map(device::parse).collect::<Result<Vec<DeviceMapping>, _>>()?;
     let ulimits = flags.all("ulimit").into_iter().map(ulimit::parse).collect::<Result<Vec<_>, _>>()?;
     let mounts = flags.all("mount").into_iter().map(mount::parse).collect::<Result<Vec<_>, _>>()?;
     let tmpfs: BTreeMap<String, String> = flags.all("tmpfs").into_iter().map(volume::tmpfs).collect();
+    modes(flags)?;
     let (network_mode, networking) = network(flags)?;
     let swappiness = flags.number::<i64>("memory-swappiness");
     if swappiness.is_some_and(|n| !(-1..=100).contains(&n)) {
@@ -153,9 +156,9 @@ fn host(
         cap_add: flags.list("cap-add"),
         cap_drop: flags.list("cap-drop"),
         cgroupns_mode: text("cgroupns"),
-        dns: flags.list("dns"),
-        dns_options: flags.list("dns-option"),
-        dns_search: flags.list("dns-search"),
+        dns: listed("dns"),
+        dns_options: listed("dns-option"),
+        dns_search: listed("dns-search"),
         extra_hosts: flags.list("add-host").map(|hosts| hosts.iter().map(|h| extra_host(h)).collect()),
         group_add: flags.list("group-add"),
         ipc_mode: text("ipc"),
@@ -179,6 +182,7 @@ fn host(
         nano_cpus: flags.get("cpus").map(values::nano_cpus).transpose()?.unwrap_or(0),
         cgroup_parent: text("cgroup-parent"),
         blkio_weight: u16::try_from(number("blkio-weight")).map_err(|e| e.to_string())?,
+        blkio_weight_device: Some(Vec::new()),
         blkio_device_read_bps: collect("device-read-bps", device::parse_bps)?,
         blkio_device_write_bps: collect("device-write-bps", device::parse_bps)?,
         blkio_device_read_iops: collect("device-read-iops", device::parse_iops)?,
@@ -189,14 +193,14 @@ fn host(
         cpu_realtime_runtime: number("cpu-rt-runtime"),
         cpuset_cpus: text("cpuset-cpus"),
         cpuset_mems: text("cpuset-mems"),
-        devices: (!devices.is_empty()).then_some(devices),
+        devices: Some(devices),
         device_cgroup_rules: flags.list("device-cgroup-rule"),
         memory_reservation: bytes("memory-reservation")?,
         memory_swap: bytes("memory-swap")?,
         memory_swappiness: swappiness,
         oom_kill_disable: flags.get("oom-kill-disable").map(|_| flags.on("oom-kill-disable")),
         pids_limit: flags.number("pids-limit"),
-        ulimits: (!ulimits.is_empty()).then_some(ulimits),
+        ulimits: Some(ulimits),
         mounts: (!mounts.is_empty()).then_some(mounts),
         masked_paths: unmasked.then(Vec::new),
         readonly_paths: unmasked.then(Vec::new),
@@ -204,6 +208,22 @@ fn host(
         ..HostConfig::default()
     };
     Ok((host, networking))
+}
+
+/// Refuses what is no mode of a namespace; whose namespace it is, is the daemon's to know.
+fn modes(flags: &Parsed) -> Result<(), String> {
+    for (flag, known, word) in [
+        ("pid", &["host"][..], "PID"),
+        ("uts", &["host"], "UTS"),
+        ("userns", &["host"], "USER"),
+        ("cgroupns", &["host", "private"], "CGROUP"),
+    ] {
+        let Some(mode) = flags.some(flag) else { continue };
+        if !known.contains(&mode) && !(flag == "pid" && mode.starts_with("container:")) {
+            return Err(format!("--{flag}: invalid {word} mode"));
+        }
+    }
+    Ok(())
 }
 
 /// `host:ip` and `host=ip` both become `host:ip`.
@@ -239,7 +259,7 @@ fn security(options: &[&str]) -> Result<(Option<Vec<String>>, bool), String> {
     for option in options {
         let (name, value) = option.split_once('=').or_else(|| option.split_once(':')).unwrap_or((option, ""));
         if value.is_empty() && !matches!(name, "no-new-privileges" | "disable") {
-            return Err(format!("invalid --security-opt: {option:?}"));
+            return Err(format!("Invalid --security-opt: {option:?}"));
         }
         match (name, value) {
             ("systempaths", "unconfined") => unmasked = true,

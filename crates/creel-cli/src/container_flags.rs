@@ -1,10 +1,10 @@
 //! The flags of `run` and `create`.
 
-use crate::flags::{Flag, device, env, mount, ulimit, values, volume};
+use crate::flags::{Flag, device, env, mount, ulimit, values};
 
 /// What both take, in the order of their names.
 pub(crate) const CONTAINER: &[Flag] = &[
-    Flag::list("add-host", "list", "Add a line to /etc/hosts (host:ip)"),
+    Flag::list("add-host", "list", "Add a line to /etc/hosts (host:ip)").check(values::extra_host),
     Flag::list("annotation", "map", "Add an annotation for the OCI runtime").check(values::pair),
     Flag::list("attach", "list", "Attach to STDIN, STDOUT or STDERR").short('a').check(values::stream),
     Flag::text("blkio-weight", "uint16", "Block I/O weight, 10 to 1000; 0 for none").check(values::integer),
@@ -21,7 +21,7 @@ pub(crate) const CONTAINER: &[Flag] = &[
     Flag::text("cpus", "decimal", "Number of CPUs").check(values::cpus),
     Flag::text("cpuset-cpus", "string", "CPUs to run on (0-3, 0,1)"),
     Flag::text("cpuset-mems", "string", "Memory nodes to use (0-3, 0,1)"),
-    Flag::list("device", "list", "Give a device of the host to the container").check(check_device),
+    Flag::list("device", "list", "Give a device of the host to the container"),
     Flag::list("device-cgroup-rule", "list", "Add a rule to the list of allowed devices")
         .check(device::check_rule),
     Flag::list("device-read-bps", "list", "Limit reading from a device, bytes a second")
@@ -33,7 +33,7 @@ pub(crate) const CONTAINER: &[Flag] = &[
     Flag::list("device-write-iops", "list", "Limit writing to a device, operations a second")
         .check(device::check_iops),
     Flag::switch("disable-content-trust", "Accepted and without effect").hide(),
-    Flag::list("dns", "list", "Use these DNS servers"),
+    Flag::list("dns", "list", "Use these DNS servers").check(values::address),
     Flag::list("dns-option", "list", "Set DNS options"),
     Flag::list("dns-search", "list", "Search these DNS domains"),
     Flag::text("domainname", "string", "NIS domain name inside the container"),
@@ -100,16 +100,14 @@ pub(crate) const CONTAINER: &[Flag] = &[
     Flag::text("stop-signal", "string", "Signal that stops the program"),
     Flag::text("stop-timeout", "int", "Seconds between that signal and SIGKILL").check(values::integer),
     Flag::list("storage-opt", "list", "Set an option of the storage driver").check(values::pair),
-    Flag::list("sysctl", "map", "Set a kernel parameter").check(values::pair),
+    Flag::list("sysctl", "map", "Set a kernel parameter").check(values::sysctl),
     Flag::list("tmpfs", "list", "Mount a tmpfs (path[:options])"),
     Flag::switch("tty", "Give the program a pseudo-terminal").short('t'),
     Flag::list("ulimit", "ulimit", "Set a resource limit (name=soft[:hard])").check(ulimit::check),
     Flag::text("user", "string", "User and group (<name|uid>[:<group|gid>])").short('u'),
     Flag::text("userns", "string", "User namespace"),
     Flag::text("uts", "string", "UTS namespace: host or a new one"),
-    Flag::list("volume", "list", "Bind mount a path or a volume (src:dst[:options])")
-        .short('v')
-        .check(volume::check),
+    Flag::list("volume", "list", "Bind mount a path or a volume (src:dst[:options])").short('v'),
     Flag::text("volume-driver", "string", "Volume driver"),
     Flag::list("volumes-from", "list", "Mount the volumes of other containers"),
     Flag::text("workdir", "string", "Working directory inside the container").short('w'),
@@ -122,7 +120,3 @@ pub(crate) const RUN: &[Flag] = &[
     Flag::switch("sig-proxy", "Pass signals on to the program (default true)"),
     Flag::switch("timings", "Print to STDERR where the time went, step by step"),
 ];
-
-fn check_device(text: &str) -> Result<(), String> {
-    device::parse(text).map(drop)
-}

@@ -431,6 +431,19 @@ impl Engine {
         system::disk_usage(&self.core).await
     }
 
+    /// To be called when the daemon is about to stop and no request is under way: removes the control group above all
+    /// containers' if it is empty, that is, if no container runs.
+    pub fn close(&self) {
+        let path = format!("/{}", self.core.config.cgroup_parent.trim_matches('/'));
+        if let Ok(group) = creel_cgroup::Cgroup::open(&self.core.hierarchies, &path) {
+            // rmdir(2) refuses a group in which there are groups or processes, and then all stays as it is.
+            let removed = group.dirs().filter(|dir| std::fs::remove_dir(dir).is_ok()).count();
+            if removed > 0 {
+                group.remove_empty_parents();
+            }
+        }
+    }
+
     /// The remembered events since then (256 at most), and all that come. Unknown filters select nothing.
     pub fn events(&self, since: Option<Timestamp>, filters: Filters) -> Receiver<Event> {
         if let Err(e) = events::check(&filters) {
@@ -445,7 +458,7 @@ impl Engine {
 fn hear(core: &Core, told: shim::Told) {
     match told.event {
         creel_shim::proto::Event::ExecExit(end) => {
-            core.execs.ended(&end);
+            execs::ended(core, &told.container, &end);
             if let Some(container) = core.containers.get(&told.container) {
                 let particulars = [("execID", end.exec_id), ("exitCode", end.code.to_string())];
                 core.tell(&container, "exec_die", &particulars);

@@ -1,9 +1,10 @@
 //! Execs: additional processes in a running container.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use creel_shim::proto::{Answer, Attach, Call, ExecEnd, ExecStart as ShimExec, Opening, files};
+use creel_shim::proto::{Answer, Attach, Call, ExecEnd, ExecStart as ShimExec, Opening, Snapshot, files};
 use creel_types::spec::{ConsoleSize, Process, Spec, User};
 use creel_types::{ContainerId, ErrorKind, ExecId};
 use creel_wire::exec::{ExecConfig, ExecInspect, ExecProcess, ExecStart};
@@ -11,11 +12,12 @@ use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::containers::detach;
 use crate::containers::{Container, Running};
+use crate::containers::{detach, facts, start as starting};
 use crate::core::{Core, blocking};
 use crate::error::{Error, Result};
 use crate::options::AttachEnd;
+use crate::record::ContainerRecord;
 use crate::{merge, names, session, spec};
 
 /// How many ended execs of one container are remembered.
@@ -78,7 +80,7 @@ impl Execs {
     }
 
     /// Takes note of the end of one.
-    pub(crate) fn ended(&self, end: &ExecEnd) {
+    fn ended(&self, end: &ExecEnd) {
         if let Some(exec) = self.all().get(&end.exec_id) {
             exec.state.send_replace(State::Ended { code: end.code });
         }
@@ -103,14 +105,13 @@ impl Execs {
     }
 }
 
-fn running(container: &Container) -> Result<Running> {
+fn running(container: &Container, name: &str) -> Result<Running> {
     let running = container
         .running()
         .ok_or_else(|| Error::conflict(format!("container {} is not running", container.id)))?;
     if running.paused {
         return Err(Error::conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.id
+            "Container {name} is paused, unpause the container before exec"
         )));
     }
     Ok(running)
@@ -118,8 +119,9 @@ fn running(container: &Container) -> Result<Running> {
 
 /// Makes an exec, to be started later.
 pub(crate) fn create(core: &Core, container: &str, config: ExecConfig) -> Result<String> {
-    let container = core.containers.find(container)?;
-    running(&container)?;
+    let name = container;
+    let container = core.containers.find(name)?;
+    running(&container, name)?;
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -156,7 +158,7 @@ pub(crate) async fn start(core: &Arc<Core>, id: &str, options: ExecStart) -> Res
         .containers
         .get(&exec.container)
         .ok_or_else(|| Error::not_found(format!("No such container: {}", exec.container)))?;
-    let running = running(&container)?;
+    let running = running(&container, exec.container.as_str())?;
     let first = exec.state.send_if_modified(|state| {
         let first = *state == State::Created;
         if first {
@@ -170,8 +172,13 @@ pub(crate) async fn start(core: &Arc<Core>, id: &str, options: ExecStart) -> Res
             _ => Error::conflict(format!("Error: Exec command {id} is already running")),
         });
     }
-    let (this, wanted, pid) = (core.clone(), exec.clone(), running.pid);
-    let prepared = blocking(move || process(&this, &wanted, pid, &options)).await;
+    let (this, wanted, pid, record) = (core.clone(), exec.clone(), running.pid, container.record());
+    let prepared = blocking(move || {
+        let process = process(&this, &wanted, pid, &record, &options)?;
+        remember(&this, &wanted);
+        Ok(process)
+    });
+    let prepared = prepared.await;
     let process = prepared.inspect_err(|e| {
         exec.state.send_replace(State::Ended { code: code(e) });
     })?;
@@ -187,8 +194,69 @@ fn code(error: &Error) -> i32 {
     }
 }
 
+/// What follows `exec failed: ` in Docker's words.
+fn exec_words(error: &Error) -> String {
+    let text = error.to_string();
+    if text.starts_with("process.cwd: ") {
+        return "Cwd must be an absolute path".to_owned();
+    }
+    format!("unable to start container process: {text}")
+}
+
+/// Where it is kept what an exec is, for a daemon that begins while it runs.
+fn memory(core: &Core, container: &ContainerId, exec: &str) -> PathBuf {
+    core.run_dir(container).join(format!("exec-{exec}.json"))
+}
+
+/// Writes down what an exec is. Without it a later daemon does not know the exec, and nothing else is lost.
+fn remember(core: &Core, exec: &Exec) {
+    let path = memory(core, &exec.container, exec.id.as_str());
+    let written = serde_json::to_vec(&exec.config)
+        .map_err(std::io::Error::from)
+        .and_then(|json| std::fs::write(&path, json));
+    if let Err(e) = written {
+        tracing::warn!(container = exec.container.short(), "writing {}: {e}", path.display());
+    }
+}
+
+/// Takes over the execs that a shim has started for an earlier daemon.
+pub(crate) fn adopt(core: &Core, container: &ContainerId, snapshot: &Snapshot) {
+    let live = snapshot.execs.iter().map(|exec| (&exec.exec_id, State::Running { pid: exec.pid }));
+    let ended = snapshot.ended_execs.iter().map(|exec| (&exec.exec_id, State::Ended { code: exec.code }));
+    for (id, state) in ended.chain(live) {
+        let path = memory(core, container, id);
+        let Ok(json) = std::fs::read(&path) else { continue };
+        let (Ok(config), Ok(exec_id)) = (serde_json::from_slice::<ExecConfig>(&json), id.parse()) else {
+            continue;
+        };
+        let keys = detach::parse(Some(&config.detach_keys)).unwrap_or_default();
+        core.execs.insert(Arc::new(Exec {
+            id: exec_id,
+            container: container.clone(),
+            config,
+            keys,
+            state: watch::channel(state).0,
+        }));
+        if matches!(state, State::Ended { .. }) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes note of the end of one.
+pub(crate) fn ended(core: &Core, container: &ContainerId, end: &ExecEnd) {
+    core.execs.ended(end);
+    let _ = std::fs::remove_file(memory(core, container, &end.exec_id));
+}
+
 /// The process, out of the container's Spec and what was asked for.
-fn process(core: &Core, exec: &Exec, pid: i32, options: &ExecStart) -> Result<Process> {
+fn process(
+    core: &Core,
+    exec: &Exec,
+    pid: i32,
+    record: &ContainerRecord,
+    options: &ExecStart,
+) -> Result<Process> {
     let path = core.run_dir(&exec.container).join(files::SPEC);
     let json = std::fs::read(&path).map_err(|e| Error::io(format_args!("reading {}", path.display()), e))?;
     let spec: Spec = serde_json::from_slice(&json)
@@ -202,23 +270,17 @@ fn process(core: &Core, exec: &Exec, pid: i32, options: &ExecStart) -> Result<Pr
         let root = rustix::fs::open(format!("/proc/{pid}/root"), flags, Mode::empty())
             .map_err(|e| Error::io("opening the container's root", e))?;
         let user = creel_runtime::resolve_user_at(std::os::fd::AsFd::as_fd(&root), &config.user)
-            .map_err(|e| Error::of(&e))?;
+            .map_err(|e| facts::user_error(&config.user, &e))?;
         let mut groups = vec![user.gid];
         groups.extend(user.additional_gids.iter().filter(|gid| **gid != user.gid));
         User { uid: user.uid, gid: user.gid, umask: own.user.umask, additional_gids: groups }
     };
-    let mut env = own.env.clone();
-    if user.uid != own.user.uid {
-        // The home directory is the user's: the runtime fills it in.
-        env.retain(|entry| !entry.starts_with("HOME="));
-    }
-    if config.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
-    }
+    // The home directory, if nobody set it, is the user's: the runtime fills it in.
+    let configured = record.config.env.as_deref().unwrap_or_default();
+    let mut env = merge::environment(&record.config.hostname, config.tty, None, configured);
     merge::overlay(&mut env, config.env.as_deref().unwrap_or_default());
     let bounding = own.capabilities.as_ref().map(|sets| sets.bounding.clone()).unwrap_or_default();
-    let capabilities =
-        if config.privileged { crate::containers::facts::all_capabilities() } else { bounding };
+    let capabilities = if config.privileged { facts::all_capabilities() } else { bounding };
     let size =
         options.console_size.or(config.console_size).filter(|[rows, columns]| *rows > 0 && *columns > 0);
     Ok(Process {
@@ -248,7 +310,7 @@ impl ExecSession {
             | ErrorKind::Conflict) => kind,
             _ => ErrorKind::Internal,
         };
-        Error::new(kind, format!("OCI runtime exec failed: {error}"))
+        Error::new(kind, format!("OCI runtime exec failed: exec failed: {}", exec_words(&error)))
     }
 
     fn started(&self, pid: i32) {
@@ -269,7 +331,11 @@ impl ExecSession {
     }
 
     /// Starts it with nobody attached.
+    ///
+    /// # Errors
+    /// ProgramNotFound and ProgramNotExecutable; Conflict when the container does not run any more.
     pub async fn detach(self) -> Result<()> {
+        starting::no_empty_program(self.process.args.first()).map_err(|e| self.failed(e))?;
         match self.running.link.call(Call::Exec(self.shim_exec(Attach::default()))).await {
             Ok(Answer::Executed { pid }) => {
                 self.started(pid);
@@ -291,7 +357,11 @@ impl ExecSession {
             stderr: config.attach_stderr,
         };
         let opening = Opening::Exec(self.shim_exec(attach));
-        let (stream, first, pid) = match self.running.link.open(&opening).await {
+        let opened = match starting::no_empty_program(self.process.args.first()) {
+            Ok(()) => self.running.link.open(&opening).await,
+            Err(e) => Err(e),
+        };
+        let (stream, first, pid) = match opened {
             Ok(opened) => opened,
             Err(e) => {
                 let e = self.failed(e);

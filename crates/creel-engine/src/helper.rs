@@ -205,13 +205,8 @@ fn resting_root(root: &HelperRoot) -> Result<OwnedFd> {
     creel_sys::ns::unshare(creel_sys::clone::NEWNS).map_err(|e| Error::io("making a mount namespace", e))?;
     let private = sys::MountPropagationFlags::PRIVATE | sys::MountPropagationFlags::REC;
     sys::mount_change("/", private).map_err(|e| Error::io("making mounts private", e))?;
-    let tree = if *writable {
-        overlay::writable(lower, upper, work)?
-    } else {
-        let mut layers = vec![upper.clone()];
-        layers.extend(lower.iter().cloned());
-        overlay::read_only(&layers, upper)?
-    };
+    let tree =
+        if *writable { overlay::writable(lower, upper, work)? } else { overlay::read_only(lower, upper)? };
     let place = open(upper)?;
     attach(&tree, place.as_fd()).map_err(|e| Error::io("mounting the container's root", e))?;
     for mount in mounts {

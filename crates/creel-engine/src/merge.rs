@@ -31,8 +31,8 @@ pub(crate) fn merge(config: &mut Config, image: &ExecConfig) -> Result<()> {
     union(&mut config.exposed_ports, image.exposed_ports.as_ref());
     union(&mut config.volumes, image.volumes.as_ref());
     union(&mut config.labels, image.labels.as_ref());
-    let own = config.env.get_or_insert_default();
     for entry in image.env.iter().flatten() {
+        let own = config.env.get_or_insert_default();
         if !own.iter().any(|mine| key(mine) == key(entry)) {
             own.push(entry.clone());
         }
@@ -67,7 +67,8 @@ pub(crate) fn merge(config: &mut Config, image: &ExecConfig) -> Result<()> {
 }
 
 /// The environment of a container's program: the engine's own variables first, then the configuration's, each
-/// replacing in place what has its name; a bare name takes a variable away.
+/// replacing in place what has its name; a bare name takes a variable away. The home directory, if nobody set it, comes
+/// last.
 pub(crate) fn environment(
     hostname: &str,
     tty: bool,
@@ -78,8 +79,10 @@ pub(crate) fn environment(
     if tty {
         env.push("TERM=xterm".to_owned());
     }
-    env.extend(home.map(|home| format!("HOME={home}")));
     overlay(&mut env, configured);
+    if !env.iter().any(|entry| key(entry) == "HOME") {
+        env.extend(home.map(|home| format!("HOME={home}")));
+    }
     env
 }
 
@@ -163,7 +166,9 @@ mod tests {
         let configured = strings(&["A=1", "PATH=/bin", "B=2", "HOSTNAME", "A=3", "GONE"]).unwrap();
         assert_eq!(
             environment("h", true, Some("/root"), &configured),
-            ["PATH=/bin", "TERM=xterm", "HOME=/root", "A=3", "B=2"]
+            ["PATH=/bin", "TERM=xterm", "A=3", "B=2", "HOME=/root"]
         );
+        let own = strings(&["HOME=/x", "A=1"]).unwrap();
+        assert_eq!(environment("h", false, Some("/root"), &own)[2..], ["HOME=/x", "A=1"]);
     }
 }

@@ -13,16 +13,10 @@ use crate::error::{Error, Result};
 /// fsconfig(2) takes strings of less than 256 bytes.
 const MAX_STRING: usize = 255;
 
-/// The layers `lower` (topmost first) read-only; `empty` is a directory that may be put below a single one.
-pub(crate) fn read_only(lower: &[PathBuf], empty: &Path) -> Result<OwnedFd> {
-    let mut layers: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
-    if layers.len() == 1 && layers[0] != empty {
-        layers.push(empty);
-    }
-    if layers.len() < 2 {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        return rustix::fs::open(empty, flags, Mode::empty()).map_err(|e| Error::io(empty.display(), e));
-    }
+/// A container's tree, read-only: `lower` (topmost first) below `upper`.
+pub(crate) fn read_only(lower: &[PathBuf], upper: &Path) -> Result<OwnedFd> {
+    // Without an upper directory overlayfs wants two lower ones at least; the init layer is always there.
+    let layers: Vec<&Path> = std::iter::once(upper).chain(lower.iter().map(PathBuf::as_path)).collect();
     detached(&layers, None)
 }
 

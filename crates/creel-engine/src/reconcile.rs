@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::containers::{Container, ending, remove, start};
 use crate::core::{Core, blocking};
 use crate::error::Result;
+use crate::execs;
 use crate::options::RemoveOptions;
 use crate::record::{AtRest, ContainerRecord, KIND};
 use crate::shim::{End, Link};
@@ -155,11 +156,12 @@ async fn connect(
             return Ok(());
         }
     };
-    match (snapshot.status, snapshot.record) {
-        (_, Some(exit)) => ending::finish(core, container, End::Exited(exit)).await,
+    match (snapshot.status, &snapshot.record) {
+        (_, Some(exit)) => ending::finish(core, container, End::Exited(exit.clone())).await,
         (Status::Running | Status::Ending, _) => {
             let pid = snapshot.pid.unwrap_or(0);
             let at = snapshot.started_at.unwrap_or_else(Timestamp::now);
+            execs::adopt(core, &container.id, &snapshot);
             start::started(core, container, record, link, pid, at);
         }
         // The daemon died between create and start: nobody waits for this one any more.

@@ -78,21 +78,9 @@ impl Lines {
     }
 }
 
-/// Docker's stream multiplexing: an 8-byte header (stream, three zeros, length as big-endian u32), then the bytes
-/// (Docker Engine API, "Attach to a container", "Stream format").
+/// Docker's stream multiplexing, as a shim's clients check it: [`creel_types::stream`] knows the header.
 pub mod mux {
-    /// Stream number of stdout in a header.
-    pub const STDOUT: u8 = 1;
-    /// Stream number of stderr in a header.
-    pub const STDERR: u8 = 2;
-    /// Length of a header in bytes.
-    pub const HEADER: usize = 8;
-
-    /// The header before `len` bytes of `stream`.
-    pub fn header(stream: u8, len: u32) -> [u8; HEADER] {
-        let [a, b, c, d] = len.to_be_bytes();
-        [stream, 0, 0, 0, a, b, c, d]
-    }
+    pub use creel_types::stream::{HEADER, STDERR, STDOUT, header};
 
     /// A header that no Docker daemon sends.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -57,7 +57,8 @@ impl Store {
         })
     }
 
-    /// [`Store::commit_layer`] for a container's snapshot.
+    /// [`Store::commit_layer`] for a container's snapshot. Its init layer is none of the layers below: what the
+    /// container did not touch of it is not in the writable directory, and the new image's containers have their own.
     pub fn commit_snapshot(self: &Arc<Self>, id: &ContainerId) -> Result<Committed> {
         let snapshot = self.view().snapshot(id).ok_or_else(|| Error::NoSuchSnapshot(id.clone()))?;
         self.commit_layer(&snapshot.overlay(&self.paths).upper, &snapshot.layers)

@@ -5,6 +5,7 @@
 //! files into `tmp/`. The deletion itself, which can take long, runs after it.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use creel_types::Digest;
@@ -13,7 +14,9 @@ use crate::db::sql;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::Temp;
+use crate::images::ImageRecord;
 use crate::layers::LayerId;
+use crate::paths::Paths;
 use crate::store::Store;
 use crate::view::View;
 
@@ -74,6 +77,14 @@ impl Marked {
         }
         marked
     }
+}
+
+/// The init layers that some image or snapshot has, whether they are made or not.
+pub(crate) fn inits_in_use(paths: &Paths, view: &View) -> HashSet<PathBuf> {
+    let of_image =
+        |image: &ImageRecord| paths.init(&image.layers.iter().map(|layer| layer.layer).collect::<Vec<_>>());
+    let images = view.images().map(|image| of_image(image));
+    images.chain(view.snapshots().map(|snapshot| paths.init(&snapshot.layers))).collect()
 }
 
 impl Store {
@@ -163,6 +174,15 @@ impl Store {
                 match self.move_to_tmp(&path) {
                     Ok(temp) => doomed.extend(temp),
                     Err(why) => report.failures.push(why.to_string()),
+                }
+            }
+            let inits = inits_in_use(&self.paths, &self.view());
+            for entry in std::fs::read_dir(self.paths.inits()).into_iter().flatten().flatten() {
+                if !inits.contains(&entry.path()) {
+                    match self.move_to_tmp(&entry.path()) {
+                        Ok(temp) => doomed.extend(temp),
+                        Err(why) => report.failures.push(why.to_string()),
+                    }
                 }
             }
             report.blobs = blobs.into_iter().map(|(digest, _)| digest).collect();

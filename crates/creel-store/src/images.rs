@@ -44,6 +44,8 @@ pub struct ImageRecord {
     pub created: Option<Timestamp>,
     /// The image that this one was committed or built from, if it was made here.
     pub parent: Option<Digest>,
+    /// When a tag was last pointed to it here.
+    pub tagged: Option<Timestamp>,
     /// The parsed configuration.
     pub config: Arc<ImageConfig>,
     /// The tags, in order.
@@ -84,9 +86,21 @@ pub(crate) struct ImageRow {
     pub(crate) manifest: Option<Descriptor>,
     pub(crate) layers: Vec<LayerRef>,
     pub(crate) parent: Option<Digest>,
+    #[serde(default)]
+    pub(crate) tagged: Option<Timestamp>,
 }
 
 impl ImageRow {
+    /// The row of a record.
+    fn of(image: &ImageRecord) -> Self {
+        Self {
+            manifest: image.manifest.clone(),
+            layers: image.layers.clone(),
+            parent: image.parent,
+            tagged: image.tagged,
+        }
+    }
+
     /// The record of this row: checks that its configuration is readable and its layers are there.
     pub(crate) fn into_record(self, id: Digest, config: &[u8], view: &View) -> Result<ImageRecord> {
         let invalid = |why: String| Error::Invalid { what: format!("image {id}"), why };
@@ -120,11 +134,22 @@ impl ImageRow {
             size,
             created: config.created,
             parent: self.parent,
+            tagged: self.tagged,
             config: Arc::new(config),
             references: Vec::new(),
             repo_digests: Vec::new(),
         })
     }
+}
+
+fn write_row(connection: &Connection, id: &Digest, row: &ImageRow) -> Result<()> {
+    let json = serde_json::to_string(row)
+        .map_err(|why| Error::Invalid { what: format!("image {id}"), why: why.to_string() })?;
+    sql(connection, "write an image", |c| {
+        c.prepare_cached("INSERT OR REPLACE INTO images (id, json) VALUES (?1, ?2)")?
+            .execute(params![id.to_string(), json])
+    })
+    .map(drop)
 }
 
 /// The form in which a reference is stored: a digest displaces the tag beside it (Docker looks `a:b@sha256:…`
@@ -142,9 +167,7 @@ fn set_reference(
     reference: Reference,
     image: Digest,
 ) -> Result<Option<Digest>> {
-    if view.image(&image).is_none() {
-        return Err(Error::NoSuchImage(image.to_string()));
-    }
+    let record = view.image(&image).ok_or_else(|| Error::NoSuchImage(image.to_string()))?;
     if view.reference(&reference) == Some(image) {
         return Ok(None);
     }
@@ -152,6 +175,12 @@ fn set_reference(
         c.prepare_cached("INSERT OR REPLACE INTO refs (reference, image) VALUES (?1, ?2)")?
             .execute(params![reference.to_string(), image.to_string()])
     })?;
+    if reference.digest().is_none() {
+        let mut record = (*record).clone();
+        record.tagged = Some(Timestamp::now());
+        write_row(connection, &record.id, &ImageRow::of(&record))?;
+        view.insert_image(record);
+    }
     Ok(view.set_reference(reference, image))
 }
 
@@ -230,21 +259,16 @@ impl Store {
             if view.blob_size(&new.config).is_none() {
                 return Err(Error::NoSuchBlob(new.config));
             }
-            let row = ImageRow { manifest: new.manifest, layers: new.layers, parent: new.parent };
-            let json = serde_json::to_string(&row).map_err(|why| Error::Invalid {
-                what: format!("image {}", new.config),
-                why: why.to_string(),
-            })?;
+            let row =
+                ImageRow { manifest: new.manifest, layers: new.layers, parent: new.parent, tagged: None };
             let mut image = row.into_record(new.config, &config, view)?;
             if let Some(old) = view.image(&new.config) {
                 image.references.clone_from(&old.references);
                 image.repo_digests.clone_from(&old.repo_digests);
                 image.parent = image.parent.or(old.parent);
+                image.tagged = old.tagged;
             }
-            sql(connection, "write an image", |c| {
-                c.prepare_cached("INSERT OR REPLACE INTO images (id, json) VALUES (?1, ?2)")?
-                    .execute(params![new.config.to_string(), json])
-            })?;
+            write_row(connection, &image.id, &ImageRow::of(&image))?;
             view.insert_image(image);
             for reference in &new.references {
                 set_reference(connection, view, normalize(reference), new.config)?;

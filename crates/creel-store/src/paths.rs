@@ -7,9 +7,9 @@
 //! ├── blobs/sha256/<hex>         content as it came over the wire, named by its digest
 //! ├── layers/<hex>/fs            an unpacked layer (hex of its diffID, or of its chainID when composed)
 //! ├── layers/<hex>/layer.json    what its row says, so that rows can be rebuilt
+//! ├── inits/<hex>                an init layer: mount points over one stack of layers (hex of the stack's digest)
 //! ├── containers/<id>/upper      a container's writable layer
 //! ├── containers/<id>/work       overlay's work directory
-//! ├── empty/                     the lower directory of images without layers
 //! └── tmp/                       everything unfinished; emptied at open
 //! ```
 
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use creel_types::{ContainerId, Digest};
 
-use crate::layers::LayerId;
+use crate::layers::{LayerId, sha256};
 
 /// The directories and files of one store.
 #[derive(Debug, Clone)]
@@ -81,9 +81,16 @@ impl Paths {
         self.containers().join(id.as_str())
     }
 
-    /// The lower directory of an image that has no layers (overlay wants one).
-    pub fn empty(&self) -> PathBuf {
-        self.root.join("empty")
+    /// The directory of all init layers.
+    pub fn inits(&self) -> PathBuf {
+        self.root.join("inits")
+    }
+
+    /// The init layer over a stack of layers (the lowest first): it depends on nothing else, so all containers of an
+    /// image share one.
+    pub fn init(&self, layers: &[LayerId]) -> PathBuf {
+        let stack: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        self.inits().join(sha256(stack.join(" ").as_bytes()).hex())
     }
 
     /// The directory for everything unfinished.

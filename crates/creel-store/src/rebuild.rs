@@ -211,7 +211,7 @@ fn adopt_image(
         let blob = blob.filter(|blob| view.blob_size(&blob.digest).is_some());
         layers.push(LayerRef { diff_id: *diff_id, layer, blob });
     }
-    let row = ImageRow { manifest, layers, parent: None };
+    let row = ImageRow { manifest, layers, parent: None, tagged: None };
     let Ok(json) = serde_json::to_string(&row) else { return Ok(()) };
     sql(connection, "take up an image", |c| {
         c.execute("INSERT OR IGNORE INTO images (id, json) VALUES (?1, ?2)", params![id.to_string(), json])

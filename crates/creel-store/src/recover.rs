@@ -17,7 +17,7 @@ use crate::records::{self, Record};
 use crate::snapshots::{self, Snapshot};
 use crate::store::OpenReport;
 use crate::view::View;
-use crate::{files, rebuild};
+use crate::{files, gc, rebuild};
 
 /// Opens the database and reads all rows; a damaged one is moved aside and rebuilt.
 pub(crate) fn open(paths: &Paths, report: &mut OpenReport) -> Result<(Connection, View)> {
@@ -220,7 +220,10 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
         }
         let snapshot = Snapshot { id, image, layers };
         // after a power cut the row can be younger than the directories
-        snapshots::make_directories(paths, view, &snapshot).map_err(|why| why.to_string())?;
+        let temp = || paths.tmp().join(format!("init-{}", snapshot.id));
+        snapshots::make_init(paths, &snapshot, temp)
+            .and_then(|()| snapshots::make_directories(paths, view, &snapshot))
+            .map_err(|why| why.to_string())?;
         view.insert_snapshot(snapshot);
         Ok(())
     })?;
@@ -275,6 +278,8 @@ pub(crate) fn sweep(
     sweep_dir(&paths.layers(), report, |name| {
         Digest::from_hex(name).is_ok_and(|digest| view.layer(&LayerId::new(digest)).is_none())
     })?;
+    let inits = gc::inits_in_use(paths, view);
+    sweep_dir(&paths.inits(), report, |name| !inits.contains(&paths.inits().join(name)))?;
     sweep_dir(&paths.containers(), report, |name| {
         !spared.contains(name) && name.parse::<ContainerId>().is_ok_and(|id| view.snapshot(&id).is_none())
     })

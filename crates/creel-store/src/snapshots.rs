@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::db::sql;
 use crate::error::{Error, Result};
 use crate::images::ImageRecord;
-use crate::layers::LayerId;
+use crate::layers::{LayerId, layer_error};
 use crate::paths::Paths;
 use crate::records::{self, Record};
 use crate::store::Store;
@@ -22,7 +22,7 @@ use crate::{failpoint, files};
 /// The directories of an overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {
-    /// The read-only directories, the topmost first; never empty.
+    /// The read-only directories, the topmost first: the init layer, then the image's layers.
     pub lower: Vec<PathBuf>,
     /// The writable directory.
     pub upper: PathBuf,
@@ -45,10 +45,8 @@ impl Snapshot {
     /// The directories to mount.
     pub(crate) fn overlay(&self, paths: &Paths) -> Overlay {
         let directory = paths.container(&self.id);
-        let mut lower: Vec<_> = self.layers.iter().rev().map(|layer| paths.layer_fs(layer)).collect();
-        if lower.is_empty() {
-            lower.push(paths.empty());
-        }
+        let mut lower = vec![paths.init(&self.layers)];
+        lower.extend(self.layers.iter().rev().map(|layer| paths.layer_fs(layer)));
         Overlay { lower, upper: directory.join("upper"), work: directory.join("work") }
     }
 }
@@ -81,6 +79,26 @@ fn delete(connection: &Connection, view: &mut View, id: &ContainerId) -> Result<
     })?;
     view.remove_snapshot(id);
     Ok(true)
+}
+
+/// Makes the init layer over a snapshot's layers, if it is not there, under the temporary name `temp`. One rename puts
+/// it in place, and it has no file data, so a journal that keeps the order of names keeps it whole through a power cut.
+pub(crate) fn make_init(paths: &Paths, snapshot: &Snapshot, temp: impl FnOnce() -> PathBuf) -> Result<()> {
+    let place = paths.init(&snapshot.layers);
+    if place.is_dir() {
+        return Ok(());
+    }
+    let lowers: Vec<_> = snapshot.layers.iter().rev().map(|layer| paths.layer_fs(layer)).collect();
+    let temp = temp();
+    files::make_dir(&temp, 0o755)?;
+    creel_layer::make_init_layer(&temp, &lowers)
+        .map_err(|why| layer_error(format_args!("of {}", place.display()), &temp, why))?;
+    failpoint("init-made");
+    match std::fs::rename(&temp, &place) {
+        // somebody else was faster, and his is the same
+        Err(_) if place.is_dir() => files::remove_tree(&temp),
+        done => done.map_err(|why| Error::io("rename a temporary directory to", &place, why)),
+    }
 }
 
 /// Makes a container's directories. Overlay shows the upper directory's mode and owner as those of the root, so
@@ -153,7 +171,11 @@ impl Store {
             return Err(Error::SnapshotExists(id.clone()));
         }
         let overlay = snapshot.overlay(&self.paths);
-        let made = make_directories(&self.paths, &self.view(), &snapshot).and_then(|()| {
+        let temp = self.temps.name("init");
+        let made = make_init(&self.paths, &snapshot, || temp.path().to_owned())
+            .and_then(|()| make_directories(&self.paths, &self.view(), &snapshot));
+        drop(temp);
+        let made = made.and_then(|()| {
             failpoint("snapshot-before-row");
             self.db.write(move |connection, view| {
                 insert(connection, view, snapshot)?;

@@ -56,12 +56,11 @@ impl Store {
             paths.root().join("blobs"),
             paths.blobs(),
             paths.layers(),
+            paths.inits(),
             paths.containers(),
-            paths.empty(),
             paths.tmp(),
         ] {
-            let mode = if directory == paths.empty() { 0o755 } else { 0o710 };
-            files::make_dir(&directory, mode)?;
+            files::make_dir(&directory, 0o710)?;
         }
         let mut report = OpenReport::default();
         let db = Db::open(&paths, &mut report)?;

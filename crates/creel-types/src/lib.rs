@@ -11,6 +11,7 @@ pub mod platform;
 pub mod reference;
 pub mod spec;
 mod strict;
+pub mod stream;
 
 pub use digest::Digest;
 pub use error::{Classify, ErrorKind};

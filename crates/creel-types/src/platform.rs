@@ -7,8 +7,24 @@ use serde::{Deserialize, Serialize};
 
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a platform: `os/architecture[/variant]` is wanted, like linux/amd64 or linux/arm64/v8")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    /// It is not of the form that platforms have.
+    #[error(
+        "`{0}` is not a platform: `os/architecture[/variant]` is wanted, like linux/amd64 or linux/arm64/v8"
+    )]
+    Malformed(String),
+    /// One word only, and neither a system nor a processor is called so.
+    #[error(
+        "error parsing specified platform: {0:?}: unknown operating system or architecture: invalid argument"
+    )]
+    Unknown(String),
+}
+
+/// Go's names of processors, as far as images are made for them (Go's `go/build`, the list of known architectures).
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x", "wasm",
+];
 
 /// An operating system and processor that an image is made for, in Go's words (`linux`, `amd64`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,7 +80,7 @@ impl Platform {
 impl FromStr for Platform {
     type Err = PlatformError;
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let wrong = || PlatformError(text.to_owned());
+        let wrong = || PlatformError::Malformed(text.to_owned());
         let mut parts = text.split('/');
         let os = parts.next().filter(|p| !p.is_empty()).ok_or_else(wrong)?;
         let (os, architecture) = match parts.next() {
@@ -88,6 +104,9 @@ impl FromStr for Platform {
             "armhf" => "arm",
             other => other,
         };
+        if !text.contains('/') && !ARCHITECTURES.contains(&architecture) {
+            return Err(PlatformError::Unknown(text.to_owned()));
+        }
         Ok(Self { os, architecture: architecture.to_owned(), variant, os_version: None })
     }
 }
@@ -120,7 +139,7 @@ mod tests {
 
     #[test]
     fn wrong_platforms_are_refused() {
-        for wrong in ["", "/", "linux/", "linux/amd64/", "a/b/c/d", "linux/am d"] {
+        for wrong in ["", "/", "linux/", "linux/amd64/", "a/b/c/d", "linux/am d", "foo"] {
             assert!(wrong.parse::<Platform>().is_err(), "{wrong}");
         }
     }

@@ -23,7 +23,7 @@ pub enum ReferenceError {
     #[error("invalid reference format: `{0}`: {1}")]
     Malformed(String, &'static str),
     /// Docker's own refusal for a frequent mistake.
-    #[error("invalid reference format: repository name `{0}` must be lowercase")]
+    #[error("invalid reference format: repository name ({0}) must be lowercase")]
     Uppercase(String),
 }
 
@@ -204,7 +204,9 @@ impl FromStr for Reference {
         let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
         if !rest.split('/').all(is_path_component) {
             if rest.bytes().any(|b| b.is_ascii_uppercase()) {
-                return Err(ReferenceError::Uppercase(rest.to_owned()));
+                let official = registry == DEFAULT_REGISTRY && !rest.contains('/');
+                let library = if official { "library/" } else { "" };
+                return Err(ReferenceError::Uppercase(format!("{library}{rest}")));
             }
             return Err(malformed("the repository's name has a character or an order that is not allowed"));
         }
@@ -298,7 +300,7 @@ mod tests {
             [::1]:5000/x:y = [::1]:5000/x:y
             quay.io/a/b__c-d.e = quay.io/a/b__c-d.e
             docker.io/library/x = x
-            invalid reference format: repository name `Busybox` must be lowercase
+            invalid reference format: repository name (library/Busybox) must be lowercase
             invalid reference format: `a..b`: the repository's name has a character or an order that is not allowed
             invalid reference format: `a:`: what follows the last `:` is not a tag
             invalid reference format: `:a`: the repository's name has a character or an order that is not allowed

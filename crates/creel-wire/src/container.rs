@@ -169,6 +169,19 @@ documents! {
 
     /// A container's place in one network.
     pub struct EndpointSettings {
+        /// Wished addresses, as they came.
+        #[serde(rename = "IPAMConfig")]
+        pub ipam_config: Option<Value>,
+        /// Links.
+        pub links: Option<Vec<String>>,
+        /// Aliases.
+        pub aliases: Option<Vec<String>>,
+        /// MAC address.
+        pub mac_address: String,
+        /// Driver options.
+        pub driver_opts: Option<BTreeMap<String, String>>,
+        /// The higher, the rather is this network's gateway the default one.
+        pub gw_priority: i64,
         /// Network id.
         #[serde(rename = "NetworkID")]
         pub network_id: String,
@@ -183,17 +196,18 @@ documents! {
         /// Bits of the IPv4 prefix.
         #[serde(rename = "IPPrefixLen")]
         pub ip_prefix_len: i64,
-        /// MAC address.
-        pub mac_address: String,
-        /// Aliases.
-        pub aliases: Option<Vec<String>>,
-        /// Wished addresses, as they came.
-        #[serde(rename = "IPAMConfig")]
-        pub ipam_config: Option<Value>,
-        /// Links.
-        pub links: Option<Vec<String>>,
-        /// Driver options.
-        pub driver_opts: Option<BTreeMap<String, String>>,
+        /// IPv6 gateway.
+        #[serde(rename = "IPv6Gateway")]
+        pub ipv6_gateway: String,
+        /// IPv6 address.
+        #[serde(rename = "GlobalIPv6Address")]
+        pub global_ipv6_address: String,
+        /// Bits of the IPv6 prefix.
+        #[serde(rename = "GlobalIPv6PrefixLen")]
+        pub global_ipv6_prefix_len: i64,
+        /// Names by which it is found in the network.
+        #[serde(rename = "DNSNames")]
+        pub dns_names: Option<Vec<String>>,
     }
 
     /// Everything about one container.
@@ -282,27 +296,58 @@ documents! {
 
     /// Where a container's layers are on the host.
     pub struct GraphDriver {
-        /// `overlay2`, the name clients know.
-        pub name: String,
         /// Directories.
         pub data: Option<BTreeMap<String, String>>,
+        /// `overlay2`, the name clients know.
+        pub name: String,
     }
 
-    /// Networks of a container.
+    /// Networks of a container. What is said outside of `networks` is of the default network.
     pub struct NetworkSettings {
-        /// Path of the network namespace.
-        pub sandbox_key: String,
+        /// The default network's bridge.
+        pub bridge: String,
         /// Id of the sandbox.
         #[serde(rename = "SandboxID")]
         pub sandbox_id: String,
+        /// Path of the network namespace.
+        pub sandbox_key: String,
         /// Published ports.
         pub ports: BTreeMap<String, Value>,
-        /// IPv4 address in the default network.
+        /// Retired by Docker, always false.
+        pub hairpin_mode: bool,
+        /// Retired by Docker, always empty.
+        #[serde(rename = "LinkLocalIPv6Address")]
+        pub link_local_ipv6_address: String,
+        /// Retired by Docker, always 0.
+        #[serde(rename = "LinkLocalIPv6PrefixLen")]
+        pub link_local_ipv6_prefix_len: i64,
+        /// Retired by Docker, always absent.
+        #[serde(rename = "SecondaryIPAddresses")]
+        pub secondary_ip_addresses: Option<Vec<Value>>,
+        /// Retired by Docker, always absent.
+        #[serde(rename = "SecondaryIPv6Addresses")]
+        pub secondary_ipv6_addresses: Option<Vec<Value>>,
+        /// Endpoint id.
+        #[serde(rename = "EndpointID")]
+        pub endpoint_id: String,
+        /// Gateway.
+        pub gateway: String,
+        /// IPv6 address.
+        #[serde(rename = "GlobalIPv6Address")]
+        pub global_ipv6_address: String,
+        /// Bits of the IPv6 prefix.
+        #[serde(rename = "GlobalIPv6PrefixLen")]
+        pub global_ipv6_prefix_len: i64,
+        /// IPv4 address.
         #[serde(rename = "IPAddress")]
         pub ip_address: String,
-        /// Gateway of the default network.
-        pub gateway: String,
-        /// MAC address in the default network.
+        /// Bits of the IPv4 prefix.
+        #[serde(rename = "IPPrefixLen")]
+        pub ip_prefix_len: i64,
+        /// IPv6 gateway.
+        #[serde(rename = "IPv6Gateway")]
+        pub ipv6_gateway: String,
+        /// MAC address.
         pub mac_address: String,
         /// Endpoints by network name.
         pub networks: BTreeMap<String, EndpointSettings>,

@@ -6,6 +6,25 @@ use serde_json::Value;
 
 use crate::documents;
 
+/// The names that a [`Ulimit`] can have (setrlimit(2), without `RLIMIT_` and in small letters).
+pub const ULIMITS: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
 documents! {
     /// The part of a container's configuration that depends on the host. Sizes are bytes.
     pub struct HostConfig {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_types::image::ExecConfig;
+use creel_types::image::{Empty, ExecConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::documents;
@@ -49,8 +49,6 @@ documents! {
         pub docker_version: String,
         /// Author.
         pub author: String,
-        /// What it runs.
-        pub config: Option<ExecConfig>,
         /// Architecture.
         pub architecture: String,
         /// Variant of the architecture.
@@ -67,6 +65,40 @@ documents! {
         pub root_fs: ImageRootFs,
         /// Times that only this engine knows.
         pub metadata: ImageMetadata,
+        /// What it runs.
+        pub config: Option<ImageConfig>,
+    }
+
+    /// What an image runs, as `inspect` shows it: what an image leaves open is shown as empty.
+    pub struct ImageConfig {
+        /// Arguments that a user may replace.
+        pub cmd: Option<Vec<String>>,
+        /// The program and its fixed arguments.
+        pub entrypoint: Option<Vec<String>>,
+        /// Environment as `NAME=value`.
+        pub env: Option<Vec<String>>,
+        /// Ports the program listens on, as keys `8080/tcp`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub exposed_ports: Option<BTreeMap<String, Empty>>,
+        /// Health check, as it came.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub healthcheck: Option<serde_json::Value>,
+        /// Labels.
+        pub labels: Option<BTreeMap<String, String>>,
+        /// Triggers of `ONBUILD`.
+        pub on_build: Option<Vec<String>>,
+        /// Shell for shell-form instructions.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub shell: Option<Vec<String>>,
+        /// Signal that stops the program.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub stop_signal: Option<String>,
+        /// `user`, `uid`, `user:group`, …
+        pub user: String,
+        /// Paths that are volumes, as keys.
+        pub volumes: Option<BTreeMap<String, Empty>>,
+        /// Working directory.
+        pub working_dir: String,
     }
 
     /// The layers of an image.
@@ -116,6 +148,25 @@ documents! {
         pub images_deleted: Option<Vec<ImageDelete>>,
         /// Bytes.
         pub space_reclaimed: u64,
+    }
+}
+
+impl From<ExecConfig> for ImageConfig {
+    fn from(config: ExecConfig) -> Self {
+        Self {
+            cmd: config.cmd,
+            entrypoint: config.entrypoint,
+            env: config.env,
+            exposed_ports: config.exposed_ports,
+            healthcheck: config.healthcheck,
+            labels: config.labels,
+            on_build: config.on_build,
+            shell: config.shell,
+            stop_signal: config.stop_signal,
+            user: config.user,
+            volumes: config.volumes,
+            working_dir: config.working_dir,
+        }
     }
 }
 

@@ -9,8 +9,9 @@ pub mod exec;
 pub mod host;
 pub mod image;
 pub mod stats;
-pub mod stream;
 pub mod system;
+
+pub use creel_types::stream;
 
 /// The newest API version that creel speaks.
 pub const API_VERSION: &str = "1.51";

@@ -116,7 +116,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 wait_for_signal().await;
                 let _ = stop.send(true);
             });
-            creel_api::serve(listener, engine, stopped).await;
+            creel_api::serve(listener, engine.clone(), stopped).await;
+            engine.close();
             let _ = std::fs::remove_file(&socket);
             tracing::info!("creel stops; containers go on");
             Ok(())

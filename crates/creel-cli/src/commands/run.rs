@@ -124,7 +124,8 @@ async fn create_container(c: &Context, r: &Request) -> Result<Timed<CreateRespon
     let created = match (ask(&r.plan.request).await, &reference) {
         (Err(Error::Status { status: 404, message }), Some(reference))
             if r.pull == Pull::Missing
-                && (message.contains("No such image") || message.contains("was found but its platform")) =>
+                && (message.contains("No such image")
+                    || message.contains("was found but does not provide")) =>
         {
             if !quiet {
                 complain(&format!("Unable to find image '{}' locally", reference.familiar()));

@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<DeviceMapping, String> {
         return Err(format!("invalid device specification: {text}"));
     }
     if !is_mode(mode) {
-        return Err(format!("invalid device mode: {mode}"));
+        return Err(format!("bad mode specified: {mode}"));
     }
     let inside = if inside.is_empty() { host } else { inside };
     Ok(DeviceMapping {

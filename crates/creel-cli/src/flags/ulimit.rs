@@ -1,24 +1,6 @@
 //! `--ulimit`.
 
-use creel_wire::host::Ulimit;
-
-const NAMES: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
+use creel_wire::host::{ULIMITS, Ulimit};
 
 /// Reads `name=soft[:hard]`; -1 is no limit.
 ///
@@ -27,7 +9,7 @@ const NAMES: [&str; 15] = [
 pub fn parse(text: &str) -> Result<Ulimit, String> {
     let wrong = || format!("invalid ulimit argument: {text}");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
-    if !NAMES.contains(&name) {
+    if !ULIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number =

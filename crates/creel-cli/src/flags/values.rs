@@ -34,6 +34,51 @@ pub fn integer(text: &str) -> Result<(), String> {
     }
 }
 
+/// A check for IP addresses.
+///
+/// # Errors
+/// For any other text, in Docker's words.
+pub fn address(text: &str) -> Result<(), String> {
+    let parsed = text.trim().parse::<std::net::IpAddr>();
+    parsed.map(drop).map_err(|_| format!("IP address is not correctly formatted: {text}"))
+}
+
+/// A check for `--add-host`: `name:address` or `name=address`, where the address may be `host-gateway`.
+///
+/// # Errors
+/// For any other text, in Docker's words.
+pub fn extra_host(text: &str) -> Result<(), String> {
+    let (name, address) = text.split_once(['=', ':']).unwrap_or(("", ""));
+    if name.is_empty() || address.is_empty() {
+        return Err(format!("bad format for add-host: {text:?}"));
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    match bare.parse::<std::net::IpAddr>() {
+        Err(_) if address != "host-gateway" => Err(format!("invalid IP address in add-host: {address:?}")),
+        _ => Ok(()),
+    }
+}
+
+/// A check for `--sysctl`: `name=value`, where the name is one that a namespace of the container's own has.
+///
+/// # Errors
+/// For any other text, in Docker's words.
+pub fn sysctl(text: &str) -> Result<(), String> {
+    const NAMES: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = text.split_once('=').map_or("", |(name, _)| name.trim());
+    let own = NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
+    if own { Ok(()) } else { Err(format!("sysctl '{text}' is not allowed")) }
+}
+
 /// A check for sizes like `512m`.
 ///
 /// # Errors

@@ -61,14 +61,6 @@ pub fn parse(text: &str) -> Result<Volume, String> {
     }
 }
 
-/// A check for `-v`.
-///
-/// # Errors
-/// As [`parse`].
-pub fn check(text: &str) -> Result<(), String> {
-    parse(text).map(drop)
-}
-
 /// The path and the options of a `--tmpfs`.
 pub fn tmpfs(text: &str) -> (String, String) {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));

@@ -1,10 +1,12 @@
 //! Create: a request becomes a record and a snapshot, both or neither.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use creel_store::ImageRecord;
 use creel_types::{ContainerId, Platform};
 use creel_wire::container::{CreateRequest, CreateResponse};
+use creel_wire::host::HostConfig;
 use jiff::Timestamp;
 
 use super::container::Container;
@@ -37,7 +39,7 @@ pub(crate) async fn create(
         let json =
             serde_json::to_vec(&*record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
         let overlay = store.create_container(&record.id, &image, KIND, Some(&record.name), &json)?;
-        volumes::make(&store, &record, &overlay).inspect_err(|_| {
+        volumes::make(&record, &overlay).inspect_err(|_| {
             if let Err(e) = store.delete_container(&record.id, KIND) {
                 tracing::warn!(container = record.id.short(), "undoing a create: {e}");
             }
@@ -73,8 +75,9 @@ fn prepare(
 ) -> Result<(ContainerRecord, Vec<String>)> {
     let CreateRequest { mut config, mut host_config, networking_config } = request;
     let cpus = std::thread::available_parallelism().map_or(1, |n| i64::try_from(n.get()).unwrap_or(1));
-    let machine = host::Machine { cpus: online_cpus().unwrap_or(cpus) };
-    let mut warnings = host::check(&config, &host_config, networking_config.as_ref(), machine)?;
+    let machine = machine(core, &host_config, online_cpus().unwrap_or(cpus));
+    let mut warnings = host::check(&config, &mut host_config, networking_config.as_ref(), &machine)?;
+    donors(core, &mut host_config)?;
     let platform = image.config.platform();
     if !Platform::host().accepts(&platform) {
         warnings.push(format!(
@@ -94,7 +97,7 @@ fn prepare(
         }
         config.working_dir = mounts::clean(&config.working_dir);
     }
-    host::complete(&mut host_config);
+    host::complete(&mut host_config, &machine);
     let mut mounts = mounts::all(&config, &host_config)?;
     let volumes = core.dir(id).join("volumes");
     for (n, mount) in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume).enumerate() {
@@ -106,9 +109,8 @@ fn prepare(
     } else if host_config.uts_mode == "host" {
         return Err(Error::invalid("conflicting options: hostname and the UTS mode"));
     }
-    if config.hostname.len() > 63
-        || config.hostname.contains(|c: char| c.is_control() || c == '/' || c == ' ')
-    {
+    // The kernel takes any 64 bytes (sethostname(2)); a line break would forge lines of /etc/hostname.
+    if config.hostname.len() > 64 || config.hostname.contains(char::is_control) {
         return Err(Error::invalid(format!("invalid hostname: {}", config.hostname)));
     }
     let record = ContainerRecord {
@@ -126,6 +128,42 @@ fn prepare(
         removing: false,
     };
     Ok((record, warnings))
+}
+
+/// What this request is checked against; what it does not ask for is not looked at.
+fn machine(core: &Core, host: &HostConfig, cpus: i64) -> host::Machine {
+    let h = &core.hierarchies;
+    let cpuset = |file: &str| {
+        let v1 = h.v1_with("cpuset").map(|dir| dir.join(format!("cpuset.{file}")));
+        let path =
+            v1.or_else(|| h.unified_with("cpuset").map(|dir| dir.join(format!("cpuset.{file}.effective"))));
+        let text = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let list = |wish: &str, file: &str| if wish.is_empty() { String::new() } else { cpuset(file) };
+    let weights =
+        |dir: &Path| ["blkio.weight", "blkio.bfq.weight"].iter().any(|file| dir.join(file).exists());
+    host::Machine {
+        cpus,
+        oom_switch: h.v1_with("memory").is_some(),
+        cpu_list: list(&host.cpuset_cpus, "cpus"),
+        node_list: list(&host.cpuset_mems, "mems"),
+        blkio_weight: host.blkio_weight == 0 || h.v1_with("blkio").is_none_or(weights),
+    }
+}
+
+/// Names the containers whose namespaces are joined by their ids, which outlive names.
+fn donors(core: &Core, host: &mut HostConfig) -> Result<()> {
+    for (mode, words) in
+        [(&mut host.network_mode, "joining network namespace of container: "), (&mut host.pid_mode, "")]
+    {
+        if let Some(name) = mode.strip_prefix("container:") {
+            let donor =
+                core.containers.find(name).map_err(|e| Error::new(e.kind(), format!("{words}{e}")))?;
+            *mode = format!("container:{}", donor.id);
+        }
+    }
+    Ok(())
 }
 
 /// The host's own name.

@@ -4,19 +4,23 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use creel_runtime::Rootfs;
-use creel_types::spec::NamespaceKind;
 use rustix::fs::{major, minor};
 
+use super::join::Joined;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::record::{ContainerRecord, MountKind};
 use crate::spec::{Facts, Identity, devices, resources};
 
 /// Gathers everything for one start.
-pub(super) fn gather(core: &Core, record: &ContainerRecord, rootfs: &Rootfs) -> Result<Facts> {
+pub(super) fn gather(
+    core: &Core,
+    record: &ContainerRecord,
+    rootfs: &Rootfs,
+    joined: &Joined,
+) -> Result<Facts> {
     let host = &record.host_config;
     make_sources(record)?;
-    let (joined, joined_shm) = joined(core, record)?;
     let devices = if host.privileged {
         devices::all_of_host()
     } else {
@@ -28,7 +32,8 @@ pub(super) fn gather(core: &Core, record: &ContainerRecord, rootfs: &Rootfs) -> 
     };
     let mut block_devices = Vec::new();
     for path in resources::block_device_paths(host)? {
-        let meta = std::fs::metadata(&path).map_err(|e| Error::invalid(format!("{path}: {e}")))?;
+        let meta =
+            std::fs::metadata(&path).map_err(|e| Error::invalid(format!("stat {path}: {}", words(&e))))?;
         if !meta.file_type().is_block_device() {
             return Err(Error::invalid(format!("{path} is not a block device")));
         }
@@ -36,9 +41,8 @@ pub(super) fn gather(core: &Core, record: &ContainerRecord, rootfs: &Rootfs) -> 
     }
     Ok(Facts {
         identity: identity(rootfs, record)?,
-        dir: core.dir(&record.id),
-        joined,
-        joined_shm,
+        dir: joined.network.as_ref().map_or_else(|| core.dir(&record.id), |network| network.dir.clone()),
+        joined: joined.paths.clone(),
         devices,
         block_devices,
         cgroup_path: core.cgroup_path(record),
@@ -59,17 +63,36 @@ pub(crate) fn all_capabilities() -> Vec<String> {
 }
 
 fn identity(rootfs: &Rootfs, record: &ContainerRecord) -> Result<Identity> {
-    let user = creel_runtime::resolve_user(rootfs, &record.config.user).map_err(|e| Error::of(&e))?;
+    let user = creel_runtime::resolve_user(rootfs, &record.config.user)
+        .map_err(|e| user_error(&record.config.user, &e))?;
     let mut groups = vec![user.gid];
     groups.extend(user.additional_gids.iter().filter(|gid| **gid != user.gid));
     for group in record.host_config.group_add.iter().flatten() {
         let resolved =
-            creel_runtime::resolve_user(rootfs, &format!("0:{group}")).map_err(|e| Error::of(&e))?;
+            creel_runtime::resolve_user(rootfs, &format!("0:{group}")).map_err(|e| user_error(group, &e))?;
         if !groups.contains(&resolved.gid) {
             groups.push(resolved.gid);
         }
     }
     Ok(Identity { uid: user.uid, gid: user.gid, groups, home: Some(user.home) })
+}
+
+/// What the system says of an error, as Docker's words have it: small letters, no number.
+fn words(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Words an unknown or impossible user as Docker does.
+pub(crate) fn user_error(wanted: &str, error: &impl creel_types::Classify) -> Error {
+    const RANGE: &str = "uids and gids must be in range 0-2147483647";
+    let text = error.to_string();
+    let impossible =
+        wanted.split(':').any(|part| part.parse::<i64>().is_ok_and(|n| i32::try_from(n).is_err() || n < 0));
+    let text = if impossible { RANGE } else { text.strip_prefix("user: ").unwrap_or(&text) };
+    Error::new(error.kind(), text)
 }
 
 /// Makes missing sources of `-v`; misses those of `--mount`.
@@ -93,42 +116,4 @@ fn make_sources(record: &ContainerRecord) -> Result<()> {
         }
     }
     Ok(())
-}
-
-type Joined = (Vec<(NamespaceKind, String)>, Option<String>);
-
-/// Namespaces of other containers that this one joins.
-fn joined(core: &Core, record: &ContainerRecord) -> Result<Joined> {
-    let host = &record.host_config;
-    let (mut joined, mut shm) = (Vec::new(), None);
-    for (mode, kind) in [
-        (&host.network_mode, NamespaceKind::Network),
-        (&host.pid_mode, NamespaceKind::Pid),
-        (&host.ipc_mode, NamespaceKind::Ipc),
-    ] {
-        let Some(other) = mode.strip_prefix("container:") else { continue };
-        let container = core.containers.find(other)?;
-        if container.id == record.id {
-            return Err(Error::invalid(format!(
-                "a container cannot join its own {} namespace",
-                kind.proc_name()
-            )));
-        }
-        let Some(running) = container.running() else {
-            return Err(Error::conflict(format!(
-                "cannot join {} of a non running container: {}",
-                match kind {
-                    NamespaceKind::Network => "network",
-                    NamespaceKind::Pid => "PID",
-                    _ => "IPC",
-                },
-                container.id
-            )));
-        };
-        joined.push((kind, format!("/proc/{}/ns/{}", running.pid, kind.proc_name())));
-        if kind == NamespaceKind::Ipc {
-            shm = Some(format!("/proc/{}/root/dev/shm", running.pid));
-        }
-    }
-    Ok((joined, shm))
 }

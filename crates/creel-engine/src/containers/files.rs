@@ -47,6 +47,13 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
     let mounts = record.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).map(|mount| {
         RestingMount { source: mount.source.clone().into(), destination: mount.destination.clone().into() }
     });
+    // The network's files are there from the first start on; a mount of the user's at their place goes over them.
+    let dir = core.dir(&container.id);
+    let files = ["resolv.conf", "hostname", "hosts"].into_iter().map(|name| RestingMount {
+        source: dir.join(name),
+        destination: std::path::Path::new("/etc").join(name),
+    });
+    let mounts = files.filter(|mount| mount.source.exists()).chain(mounts);
     Ok(HelperRoot::Resting {
         lower: overlay.lower,
         upper: overlay.upper,

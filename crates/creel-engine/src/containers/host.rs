@@ -16,10 +16,18 @@ pub(crate) const SHM_SIZE: i64 = 64 << 20;
 const MEMORY_MIN: i64 = 6 << 20;
 
 /// What the machine has, as far as wishes are checked against it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Machine {
     /// Processors.
     pub(crate) cpus: i64,
+    /// Whether the OOM killer of a group can be turned off (cgroup v1).
+    pub(crate) oom_switch: bool,
+    /// Processors that a control group can have, as the kernel lists them; empty if that is not known.
+    pub(crate) cpu_list: String,
+    /// Memory nodes, likewise.
+    pub(crate) node_list: String,
+    /// Whether weights of block I/O are possible.
+    pub(crate) blkio_weight: bool,
 }
 
 fn refuse<T>(what: impl std::fmt::Display, why: &str) -> Result<T> {
@@ -37,15 +45,26 @@ fn empty_value(value: &Value) -> bool {
     }
 }
 
-/// Checks the whole of a request but its mounts; returns what the user should be warned of.
+/// Checks the whole of a request but its mounts; returns what the user should be warned of. What is discarded with a
+/// warning is taken out of `host`.
 pub(crate) fn check(
     config: &Config,
-    host: &HostConfig,
+    host: &mut HostConfig,
     networking: Option<&NetworkingConfig>,
-    machine: Machine,
+    machine: &Machine,
 ) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if host.blkio_weight != 0 && !machine.blkio_weight {
+        warnings.push(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+                .to_owned(),
+        );
+        host.blkio_weight = 0;
+    }
+    let host = &*host;
     refusals(config, host, networking)?;
     modes(host)?;
+    shared_network(config, host)?;
     resources(host, machine)?;
     let _ = security::parse(host.security_opt.as_deref().unwrap_or_default())?;
     capabilities::check(host.cap_add.as_deref().unwrap_or_default(), "CapAdd")?;
@@ -54,7 +73,7 @@ pub(crate) fn check(
     if let Some(signal) = config.stop_signal.as_deref().filter(|text| !text.is_empty())
         && creel_sys::signal::parse(signal).is_none()
     {
-        return Err(Error::invalid(format!("Invalid signal: {signal}")));
+        return Err(Error::invalid(format!("invalid signal: {signal}")));
     }
     for entry in config.env.iter().flatten() {
         if entry.is_empty() || entry.starts_with('=') || entry.contains('\0') {
@@ -66,7 +85,6 @@ pub(crate) fn check(
             return Err(Error::invalid(format!("bad format for add-host: \"{host}\"")));
         }
     }
-    let mut warnings = Vec::new();
     let probe = config.healthcheck.as_ref().and_then(|check| check.get("Test")).and_then(|test| test.get(0));
     if probe.and_then(Value::as_str).is_some_and(|first| !matches!(first, "NONE" | "")) {
         warnings.push("the health check is kept with the container and not run yet: health checks are not in this version of creel yet".to_owned());
@@ -111,10 +129,13 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
         );
     }
     if !matches!(host.runtime.as_str(), "" | "creel") {
-        return refuse(format_args!("the runtime \"{}\"", host.runtime), "only creel's own is there");
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return refuse(format_args!("the isolation \"{}\"", host.isolation), "it exists on Windows only");
+        return Err(Error::invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
     }
     if !matches!(host.userns_mode.as_str(), "" | "host") {
         return refuse(
@@ -160,6 +181,9 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
 fn modes(host: &HostConfig) -> Result<()> {
     let shared = |mode: &str| mode.strip_prefix("container:").is_some_and(|id| !id.is_empty());
     let network = host.network_mode.as_str();
+    if network == "container:" {
+        return Err(Error::invalid("invalid network mode: invalid container format container:<name|id>"));
+    }
     if !matches!(network, "" | "default" | "none" | "host") && !shared(network) {
         return refuse(
             format_args!("the network mode \"{network}\""),
@@ -219,7 +243,7 @@ fn modes(host: &HostConfig) -> Result<()> {
     Ok(())
 }
 
-fn resources(host: &HostConfig, machine: Machine) -> Result<()> {
+fn resources(host: &HostConfig, machine: &Machine) -> Result<()> {
     let wrong = |text: &str| Err(Error::invalid(text));
     if host.memory != 0 && host.memory < MEMORY_MIN {
         return wrong("Minimum memory limit allowed is 6MB");
@@ -242,8 +266,11 @@ fn resources(host: &HostConfig, machine: Machine) -> Result<()> {
     if host.memory > 0 && host.memory_reservation > host.memory {
         return wrong("Minimum memory limit can not be less than memory reservation limit, see usage");
     }
-    if host.nano_cpus != 0 && (host.cpu_period != 0 || host.cpu_quota != 0) {
-        return wrong("Conflicting options: Nano CPUs and CPU Period or CPU Quota cannot both be set");
+    if host.nano_cpus != 0 && host.cpu_period != 0 {
+        return wrong("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+    }
+    if host.nano_cpus != 0 && host.cpu_quota != 0 {
+        return wrong("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
     }
     if host.nano_cpus < 0 || host.nano_cpus > machine.cpus.saturating_mul(1_000_000_000) {
         return Err(Error::invalid(format!(
@@ -275,15 +302,23 @@ fn resources(host: &HostConfig, machine: Machine) -> Result<()> {
     if host.shm_size < 0 {
         return wrong("SHM size can not be less than 0");
     }
-    for (list, what) in [(&host.cpuset_cpus, "CPUs"), (&host.cpuset_mems, "memory nodes")] {
-        if !is_list(list) {
+    for (list, available, what, name) in [
+        (&host.cpuset_cpus, &machine.cpu_list, "CPUs", "cpus"),
+        (&host.cpuset_mems, &machine.node_list, "memory nodes", "mems"),
+    ] {
+        let wanted = ranges(list).ok_or_else(|| {
+            Error::invalid(format!("Invalid value {list} for cpuset {name}: invalid format: {list}"))
+        })?;
+        let there = ranges(available).unwrap_or_default();
+        let has = |n: u32| there.iter().any(|(first, last)| (*first..=*last).contains(&n));
+        if !there.is_empty() && wanted.iter().any(|(first, last)| (*first..=*last).any(|n| !has(n))) {
             return Err(Error::invalid(format!(
-                "Invalid value {list} for cpuset {what}: a list like 0-2,4 is wanted"
+                "Requested {what} are not available - requested {list}, available: {available}"
             )));
         }
     }
     for limit in host.ulimits.iter().flatten() {
-        if !crate::spec::resources::is_ulimit(&limit.name) {
+        if !creel_wire::host::ULIMITS.contains(&limit.name.as_str()) {
             return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
         }
         if limit.hard != -1 && (limit.soft == -1 || limit.soft > limit.hard) {
@@ -299,16 +334,39 @@ fn resources(host: &HostConfig, machine: Machine) -> Result<()> {
     Ok(())
 }
 
-/// Whether a text is a kernel list like `0-2,4`; empty is fine.
-fn is_list(text: &str) -> bool {
-    let number = |n: &str| !n.is_empty() && n.len() <= 6 && n.bytes().all(|b| b.is_ascii_digit());
-    text.is_empty()
-        || text.split(',').all(|part| match part.split_once('-') {
-            Some((first, last)) => {
-                number(first) && number(last) && first.parse::<u32>().ok() <= last.parse::<u32>().ok()
-            }
-            None => number(part),
+/// A kernel list like `0-2,4` as first and last numbers; an empty one is empty.
+fn ranges(text: &str) -> Option<Vec<(u32, u32)>> {
+    let number = |n: &str| {
+        let digits = !n.is_empty() && n.len() <= 6 && n.bytes().all(|b| b.is_ascii_digit());
+        n.parse::<u32>().ok().filter(|_| digits)
+    };
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    text.split(',')
+        .map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            (first <= last).then_some((first, last))
         })
+        .collect()
+}
+
+/// What cannot be said of a network that is another container's.
+fn shared_network(config: &Config, host: &HostConfig) -> Result<()> {
+    if !host.network_mode.starts_with("container:") {
+        return Ok(());
+    }
+    let given = |list: &Option<Vec<String>>| list.iter().flatten().next().is_some();
+    let conflicts = [
+        (!config.hostname.is_empty(), "hostname"),
+        (given(&host.dns), "dns"),
+        (given(&host.extra_hosts), "custom host-to-IP mapping"),
+    ];
+    match conflicts.into_iter().find(|(there, _)| *there) {
+        Some((_, what)) => Err(Error::invalid(format!("conflicting options: {what} and the network mode"))),
+        None => Ok(()),
+    }
 }
 
 fn logging(host: &HostConfig) -> Result<()> {
@@ -379,7 +437,7 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Writes Docker's defaults into what was left open, so that `inspect` shows what holds.
-pub(crate) fn complete(host: &mut HostConfig) {
+pub(crate) fn complete(host: &mut HostConfig, machine: &Machine) {
     let default = |text: &mut String, value: &str| {
         if text.is_empty() {
             *text = value.to_owned();
@@ -400,6 +458,8 @@ pub(crate) fn complete(host: &mut HostConfig) {
     if host.memory > 0 && host.memory_swap == 0 {
         host.memory_swap = host.memory.saturating_mul(2);
     }
+    // cgroup v2 has no such switch.
+    host.oom_kill_disable = machine.oom_switch.then_some(host.oom_kill_disable.unwrap_or(false));
     if host.memory_swappiness == Some(-1) {
         host.memory_swappiness = None;
     }
@@ -419,9 +479,19 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
+    fn machine() -> Machine {
+        Machine {
+            cpus: 2,
+            oom_switch: true,
+            cpu_list: "0-1".into(),
+            node_list: "0".into(),
+            blkio_weight: false,
+        }
+    }
+
     fn refused(json: &str) -> String {
-        let host: HostConfig = serde_json::from_str(json).unwrap();
-        match check(&Config::default(), &host, None, Machine { cpus: 2 }) {
+        let mut host: HostConfig = serde_json::from_str(json).unwrap();
+        match check(&Config::default(), &mut host, None, &machine()) {
             Ok(_) => "accepted".to_owned(),
             Err(e) => format!("{}: {e}", e.kind()),
         }
@@ -446,6 +516,9 @@ mod tests {
             r#"{"Memory":1000}"#,
             r#"{"NanoCpus":3000000000}"#,
             r#"{"CpusetCpus":"2-1"}"#,
+            r#"{"CpusetCpus":"0-1"}"#,
+            r#"{"CpusetCpus":"900"}"#,
+            r#"{"CpusetMems":"0,3"}"#,
             r#"{"CapAdd":["NOPE"]}"#,
             r#"{"SecurityOpt":["apparmor=docker-default"]}"#,
             r#"{"Sysctls":{"vm.swappiness":"1"}}"#,
@@ -462,7 +535,7 @@ mod tests {
             unsupported: the restart policy "always": restart policies are not in this version of creel yet; only `no` is there
             unsupported: links: networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`
             unsupported: volumes from another container (--volumes-from): named volumes are not in this version of creel yet
-            unsupported: the runtime "runc": only creel's own is there
+            invalid argument: unknown or invalid runtime name: runc
             unsupported: the log driver "syslog": only json-file and none are there
             invalid argument: unknown log opt 'tag' for json-file log driver (max-size and max-file are there)
             unsupported: the user namespace mode "keep-id": user namespaces are not in this version of creel yet
@@ -471,7 +544,10 @@ mod tests {
             unsupported: HostConfig.DeviceRequests: there are no device drivers (--gpus)
             invalid argument: Minimum memory limit allowed is 6MB
             invalid argument: range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available
-            invalid argument: Invalid value 2-1 for cpuset CPUs: a list like 0-2,4 is wanted
+            invalid argument: Invalid value 2-1 for cpuset cpus: invalid format: 2-1
+            accepted
+            invalid argument: Requested CPUs are not available - requested 900, available: 0-1
+            invalid argument: Requested memory nodes are not available - requested 0,3, available: 0
             invalid argument: invalid CapAdd: unknown capability: "CAP_NOPE"
             unsupported: security-opt apparmor=docker-default: AppArmor profiles are not in this version of creel yet; only `apparmor=unconfined` is there
             invalid argument: sysctl 'vm.swappiness' is not allowed: it is not of a namespace of the container's
@@ -485,7 +561,7 @@ mod tests {
     fn defaults_are_written_down() {
         let mut host =
             HostConfig { memory: 8 << 20, network_mode: "default".into(), ..HostConfig::default() };
-        complete(&mut host);
+        complete(&mut host, &machine());
         assert_eq!((host.memory_swap, host.shm_size), (16 << 20, SHM_SIZE));
         assert_eq!((host.network_mode.as_str(), host.cgroupns_mode.as_str()), ("none", "private"));
     }

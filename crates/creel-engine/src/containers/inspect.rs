@@ -17,7 +17,14 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
     let container = core.containers.find(id)?;
     let record = container.record();
     let dir = core.dir(&record.id);
-    let file = |name: &str| dir.join(name).display().to_string();
+    // Docker makes these files at the first start, and names none of them before.
+    let file = |name: &str| {
+        Some(dir.join(name))
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string())
+            .unwrap_or_default()
+    };
+    let log = format!("{}-json.log", record.id);
     let (size_rw, size_root_fs) = if size { list::sizes(core, &container).await } else { (None, None) };
     let mut args = record.args();
     let path = if args.is_empty() { String::new() } else { args.remove(0) };
@@ -32,7 +39,7 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        log_path: core.log_path(&record).map(|path| path.display().to_string()).unwrap_or_default(),
+        log_path: if record.has_log() { file(&log) } else { String::new() },
         name: format!("/{}", record.name),
         restart_count: 0,
         driver: "overlay2".to_owned(),
@@ -83,11 +90,15 @@ fn state(container: &Container, record: &ContainerRecord) -> ContainerState {
     state
 }
 
+/// Where the layers are. `MergedDir` names no directory: the overlay is mounted in the container's namespace only.
 fn graph_driver(core: &Core, record: &ContainerRecord) -> GraphDriver {
+    let dir = core.dir(&record.id);
     let data = core.store.snapshot(&record.id).ok().map(|overlay| {
         let lower: Vec<String> = overlay.lower.iter().map(|path| path.display().to_string()).collect();
         BTreeMap::from([
+            ("ID".to_owned(), record.id.to_string()),
             ("LowerDir".to_owned(), lower.join(":")),
+            ("MergedDir".to_owned(), dir.join("merged").display().to_string()),
             ("UpperDir".to_owned(), overlay.upper.display().to_string()),
             ("WorkDir".to_owned(), overlay.work.display().to_string()),
         ])

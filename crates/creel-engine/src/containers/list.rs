@@ -25,7 +25,10 @@ pub(crate) async fn list(core: &Arc<Core>, options: ListOptions) -> Result<Vec<C
     let filters = &options.filters;
     filters.allow(&FILTERS)?;
     if let Some(state) = filters.get("status").iter().find(|state| !STATES.contains(&state.as_str())) {
-        return Err(Error::invalid(format!("invalid filter 'status={state}'")));
+        return Err(Error::invalid(format!(
+            "invalid filter 'status={state}': invalid value for state ({state}): must be one of {}",
+            STATES.join(", ")
+        )));
     }
     let by_state = ["status", "exited"].iter().any(|name| !filters.get(name).is_empty());
     let everything = options.all || options.limit.is_some() || by_state;

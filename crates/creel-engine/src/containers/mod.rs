@@ -11,6 +11,7 @@ pub(crate) mod facts;
 pub(crate) mod files;
 pub(crate) mod host;
 pub(crate) mod inspect;
+pub(crate) mod join;
 pub(crate) mod list;
 pub(crate) mod mounts;
 pub(crate) mod prune;

@@ -51,16 +51,23 @@ pub(crate) fn clean(path: &str) -> String {
 fn target(path: &str, spec: &str) -> Result<String> {
     if !path.starts_with('/') {
         return Err(Error::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config: invalid mount path: '{path}' mount path must be absolute"
+            "invalid volume specification: '{spec}': invalid mount config for type \"bind\": invalid mount path: '{path}' mount path must be absolute"
         )));
     }
     let path = clean(path);
     if path == "/" {
         return Err(Error::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"bind\": destination can't be '/'"
+            "invalid volume specification: '{spec}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
         )));
     }
     Ok(path)
+}
+
+fn tmpfs_target(path: &str) -> Result<String> {
+    match path.starts_with('/') {
+        true => target(path, path),
+        false => Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute"))),
+    }
 }
 
 /// Everything to mount, in the order in which it is to be mounted. Anonymous volumes come without a source; the
@@ -85,7 +92,7 @@ pub(crate) fn all(config: &Config, host: &HostConfig) -> Result<Vec<MountRecord>
         add(MountRecord {
             kind: MountKind::Tmpfs,
             source: String::new(),
-            destination: target(path, path)?,
+            destination: tmpfs_target(path)?,
             rw: true,
             mode: String::new(),
             propagation: String::new(),
@@ -139,7 +146,7 @@ fn bind(spec: &str) -> Result<MountRecord> {
         }
         [source, destination] => (source, destination, ""),
         [source, destination, mode] => (source, destination, mode),
-        _ => return Err(wrong("source:destination[:options] is wanted".into())),
+        _ => return Err(Error::invalid(format!("invalid volume specification: '{spec}'"))),
     };
     if source.is_empty() || destination.is_empty() {
         return Err(wrong("source and destination must not be empty".into()));
@@ -161,7 +168,7 @@ fn bind(spec: &str) -> Result<MountRecord> {
                 propagation = option;
                 seen.1 = true;
             }
-            _ => return Err(wrong(format!("invalid mode: {mode}"))),
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
         }
     }
     Ok(MountRecord {
@@ -295,7 +302,7 @@ fn long(mount: &Mount) -> Result<MountRecord> {
         "image" | "npipe" | "cluster" => {
             Err(Error::unsupported(format!("a mount of type {}: only bind and tmpfs are there", mount.kind)))
         }
-        other => Err(Error::invalid(format!("mount type unknown: \"{other}\""))),
+        _ => Err(wrong("mount type unknown")),
     }
 }
 
@@ -311,7 +318,7 @@ fn tmpfs_options<'a>(given: impl Iterator<Item = &'a str>) -> Result<Vec<String>
             TMPFS_FLAGS.contains(&key) || PROPAGATIONS.contains(&key)
         };
         if !known {
-            return Err(Error::invalid(format!("invalid tmpfs option [\"{option}\"]")));
+            return Err(Error::invalid(format!("invalid tmpfs option \"{option}\"")));
         }
         let opposite = |a: &str, b: &str| a.strip_prefix("no") == Some(b) || b.strip_prefix("no") == Some(a);
         options.retain(|old| {
@@ -374,21 +381,15 @@ mod tests {
         check(
             r#"{"Binds":["/a:x"]}"#,
             expect![
-                "invalid volume specification: '/a:x': invalid mount config: invalid mount path: 'x' mount path must be absolute"
+                "invalid volume specification: '/a:x': invalid mount config for type \"bind\": invalid mount path: 'x' mount path must be absolute"
             ],
         );
-        check(
-            r#"{"Binds":["/a:/x:rw,ro"]}"#,
-            expect!["invalid volume specification: '/a:/x:rw,ro': invalid mode: rw,ro"],
-        );
-        check(
-            r#"{"Binds":["/a:/x:y:z"]}"#,
-            expect!["invalid volume specification: '/a:/x:y:z': source:destination[:options] is wanted"],
-        );
+        check(r#"{"Binds":["/a:/x:rw,ro"]}"#, expect!["invalid mode: rw,ro"]);
+        check(r#"{"Binds":["/a:/x:y:z"]}"#, expect!["invalid volume specification: '/a:/x:y:z'"]);
         check(
             r#"{"Binds":["/a:/"]}"#,
             expect![
-                "invalid volume specification: '/a:/': invalid mount config for type \"bind\": destination can't be '/'"
+                "invalid volume specification: '/a:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
             ],
         );
         let twice = HostConfig { binds: Some(vec!["/a:/x".to_owned(); 2]), ..HostConfig::default() };

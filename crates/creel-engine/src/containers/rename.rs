@@ -12,7 +12,9 @@ pub(crate) async fn rename(core: &Arc<Core>, id: &str, new: &str) -> Result<()> 
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
     let container = core.containers.find(id)?;
-    let new = names::check(new)?.to_owned();
+    let allocating = |e: Error| e.within("Error when allocating new name");
+    let new =
+        names::check(&format!("/{}", new.strip_prefix('/').unwrap_or(new))).map_err(allocating)?.to_owned();
     let core = core.clone();
     to_the_end(async move {
         let _owner = container.owner.lock().await;
@@ -20,7 +22,7 @@ pub(crate) async fn rename(core: &Arc<Core>, id: &str, new: &str) -> Result<()> 
         if old == new {
             return Err(Error::invalid("Renaming a container with the same name as its current name"));
         }
-        let guard = core.containers.take_name(&new, &container.id)?;
+        let guard = core.containers.take_name(&new, &container.id).map_err(allocating)?;
         let record = container.change(|record| record.name.clone_from(&new));
         if let Err(e) = core.put(record).await {
             container.change(|record| record.name.clone_from(&old));

@@ -18,7 +18,17 @@ const STOP_TIMEOUT: i64 = 10;
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 fn number(signal: &str) -> Result<i32> {
-    creel_sys::signal::parse(signal).ok_or_else(|| Error::invalid(format!("Invalid signal: {signal}")))
+    creel_sys::signal::parse(signal).ok_or_else(|| match signal.parse::<u32>() {
+        Ok(n) if n > 0 => Error::invalid(format!("the linux daemon does not support signal {n}")),
+        _ => Error::invalid(format!("invalid signal: {signal}")),
+    })
+}
+
+/// How stop and restart begin: the container, and the signal if one is named. `doing` is said of a wrong signal.
+fn begin(core: &Core, id: &str, signal: Option<&str>, doing: &str) -> Result<(Arc<Container>, Option<i32>)> {
+    let container = core.containers.find(id)?;
+    let signal = signal.filter(|text| !text.is_empty()).map(number).transpose();
+    Ok((container, signal.map_err(|e| e.within(format_args!("{doing}{id}")))?))
 }
 
 fn not_running(container: &Container) -> Error {
@@ -65,31 +75,42 @@ async fn ended(container: &Container, exits: u64, patience: Option<Duration>) ->
 
 /// Sends a signal, `SIGKILL` if none is named. Takes no owner's lock: it must get through while a stop waits.
 pub(crate) async fn kill(core: &Arc<Core>, id: &str, signal: Option<&str>) -> Result<()> {
-    let signal = number(signal.filter(|text| !text.is_empty()).unwrap_or("KILL"))?;
-    let container = core.containers.find(id)?;
+    let doing = |e: Error| e.within(format_args!("cannot kill container: {id}"));
+    let container = core.containers.find(id).map_err(doing)?;
+    let signal = number(signal.filter(|text| !text.is_empty()).unwrap_or("KILL")).map_err(doing)?;
+    let not_running = doing(not_running(&container));
     let core = core.clone();
     to_the_end(async move {
         let life = container.life();
-        let running = life.running.ok_or_else(|| {
-            Error::conflict(format!(
-                "cannot kill container: {}: container {} is not running",
-                container.name(),
-                container.id
-            ))
-        })?;
-        send(&container, &running, signal).await?;
-        core.tell(&container, "kill", &[("signal", signal.to_string())]);
+        let running = life.running.ok_or(not_running)?;
         if signal == libc::SIGKILL {
             container.change(|record| record.stopped_by_user = true);
-            // A frozen process dies when it thaws.
-            thaw(&container, &running).await?;
-            if !ended(&container, life.exits, Some(KILL_PATIENCE)).await {
-                kill_all(&running).await?;
-            }
+            return destroy(&core, &container, &running, life.exits).await;
         }
+        send(&container, &running, signal).await?;
+        core.tell(&container, "kill", &[("signal", signal.to_string())]);
         Ok(())
     })
     .await
+}
+
+/// Ends a container by force: SIGKILL for its first process, and if that does not end it, for all in its group.
+async fn destroy(core: &Core, container: &Container, running: &Running, exits: u64) -> Result<()> {
+    send(container, running, libc::SIGKILL).await?;
+    core.tell(container, "kill", &[("signal", libc::SIGKILL.to_string())]);
+    // A frozen process dies when it thaws.
+    thaw(container, running).await?;
+    if ended(container, exits, Some(KILL_PATIENCE)).await {
+        return Ok(());
+    }
+    kill_all(running).await?;
+    if ended(container, exits, Some(KILL_PATIENCE)).await {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "container {} does not end although its processes were killed; one may hang in the kernel (see `ps`, state D)",
+        container.id
+    )))
 }
 
 async fn kill_all(running: &Running) -> Result<()> {
@@ -106,8 +127,7 @@ pub(crate) async fn stop(
     signal: Option<&str>,
     timeout: Option<i64>,
 ) -> Result<()> {
-    let container = core.containers.find(id)?;
-    let signal = signal.filter(|text| !text.is_empty()).map(number).transpose()?;
+    let (container, signal) = begin(core, id, signal, "cannot stop container: ")?;
     let core = core.clone();
     to_the_end(async move {
         let _owner = container.owner.lock().await;
@@ -137,17 +157,7 @@ pub(super) async fn halt(
     thaw(container, &running).await?;
     let patience = u64::try_from(seconds).ok().map(Duration::from_secs);
     if !ended(container, life.exits, patience).await {
-        send(container, &running, libc::SIGKILL).await?;
-        core.tell(container, "kill", &[("signal", libc::SIGKILL.to_string())]);
-        if !ended(container, life.exits, Some(KILL_PATIENCE)).await {
-            kill_all(&running).await?;
-            if !ended(container, life.exits, Some(KILL_PATIENCE)).await {
-                return Err(Error::internal(format!(
-                    "container {} does not end although its processes were killed; one may hang in the kernel (see `ps`, state D)",
-                    container.id
-                )));
-            }
-        }
+        destroy(core, container, &running, life.exits).await?;
     }
     core.tell(container, "stop", &[]);
     Ok(())
@@ -160,8 +170,7 @@ pub(crate) async fn restart(
     signal: Option<&str>,
     timeout: Option<i64>,
 ) -> Result<()> {
-    let container = core.containers.find(id)?;
-    let signal = signal.filter(|text| !text.is_empty()).map(number).transpose()?;
+    let (container, signal) = begin(core, id, signal, "Cannot restart container ")?;
     let core = core.clone();
     to_the_end(async move {
         let _owner = container.owner.lock().await;
@@ -185,13 +194,15 @@ pub(crate) async fn freeze(core: &Arc<Core>, id: &str, freeze: bool) -> Result<(
     let core = core.clone();
     to_the_end(async move {
         let _owner = container.owner.lock().await;
-        let running = container.running().ok_or_else(|| not_running(&container))?;
+        let not_paused = || Error::conflict(format!("Container {} is not paused", container.id));
+        let running =
+            container.running().ok_or_else(|| if freeze { not_running(&container) } else { not_paused() })?;
         match (freeze, running.paused) {
             (true, true) => {
                 return Err(Error::conflict(format!("Container {} is already paused", container.id)));
             }
             (false, false) => {
-                return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+                return Err(not_paused());
             }
             (true, false) => {
                 hold(&container, &running).await?;

@@ -11,6 +11,7 @@ use creel_types::ErrorKind;
 use jiff::Timestamp;
 
 use super::container::{Container, Pending, Running};
+use super::join::{self, Joined};
 use super::{ending, etc, facts, host, remove};
 use crate::core::{Core, blocking, to_the_end};
 use crate::error::{Error, Result};
@@ -55,8 +56,23 @@ pub(crate) async fn begin(core: &Arc<Core>, container: &Arc<Container>) -> Resul
             core.tell(container, "start", &[]);
             Ok(steps.timings)
         }
-        Err(error) => Err(failed(core, container, error).await),
+        Err(Refusal::Prepare(error)) => {
+            let text = error.to_string();
+            Err(failed(core, container, &error, text).await)
+        }
+        Err(Refusal::Task(error)) => {
+            let text = format!("failed to create task for container: {error}");
+            Err(failed(core, container, &error, text).await)
+        }
     }
+}
+
+/// At which stage a start failed: Docker words the two differently.
+enum Refusal {
+    /// Before there was a shim.
+    Prepare(Error),
+    /// By the shim or the runtime.
+    Task(Error),
 }
 
 /// Steps and how long each took.
@@ -71,39 +87,60 @@ impl Steps {
         self.since = Some(Instant::now());
     }
 
+    /// Ends a step.
     fn done(&mut self, name: &str) {
-        let now = Instant::now();
-        let since = self.since.replace(now).unwrap_or(now);
-        self.timings.push((name.to_owned(), now - since));
+        self.done_with(name, Vec::new());
     }
 
-    /// What a room below measured within the step that is done next.
-    fn within(&mut self, prefix: &str, timings: Vec<proto::Timing>) {
-        for (name, microseconds) in timings {
-            self.timings.push((format!("{prefix}.{name}"), Duration::from_micros(microseconds)));
+    /// Ends a step of which a room below has measured parts: those are steps of their own, and this one is the rest.
+    fn done_with(&mut self, name: &str, parts: Vec<proto::Timing>) {
+        let now = Instant::now();
+        let mut rest = now - self.since.replace(now).unwrap_or(now);
+        for (part, microseconds) in parts {
+            let took = Duration::from_micros(microseconds);
+            rest = rest.saturating_sub(took);
+            self.timings.push((part, took));
         }
+        self.timings.push((name.to_owned(), rest));
     }
 }
 
-async fn launch(core: &Arc<Core>, container: &Arc<Container>, steps: &mut Steps) -> Result<()> {
+async fn launch(
+    core: &Arc<Core>,
+    container: &Arc<Container>,
+    steps: &mut Steps,
+) -> std::result::Result<(), Refusal> {
     steps.begin();
-    let record = container.record();
     let dir = core.run_dir(&container.id);
-    let (this, prepared, target) = (core.clone(), record.clone(), dir.clone());
-    blocking(move || prepare(&this, &prepared, &target)).await?;
+    let (this, owner, target) = (core.clone(), container.clone(), dir.clone());
+    let prepared = blocking(move || {
+        let joined = join::open(&this, &owner.record())?;
+        if let Some(network) = &joined.network {
+            owner.change(|record| {
+                record.config.hostname.clone_from(&network.hostname);
+                record.config.domainname.clone_from(&network.domainname);
+            });
+        }
+        let record = owner.record();
+        prepare(&this, &record, &target, &joined)?;
+        Ok((record, joined))
+    });
+    // The joined namespaces are held until the container is in them.
+    let (record, _joined) = prepared.await.map_err(Refusal::Prepare)?;
     steps.done("daemon.prepare");
-    let (link, shim) = Link::spawn(core.program.sealed(), &dir, &container.id, core.told.clone())?;
+    let (link, shim) =
+        Link::spawn(core.program.sealed(), &dir, &container.id, core.told.clone()).map_err(Refusal::Task)?;
     steps.done("daemon.spawn");
     let run = async {
+        no_empty_program(record.args().first())?;
         let created = link.call(Call::Create).await?;
         let Answer::Created { timings, .. } = created else { return Err(unexpected(&created)) };
-        steps.within("create", timings);
-        steps.done("shim.create");
+        steps.done_with("shim.begin", timings);
         connect(&link, container.take_pending()).await;
+        steps.done("daemon.attach");
         let started = link.call(Call::Start).await?;
         let Answer::Started { pid, started_at, timings } = started else { return Err(unexpected(&started)) };
-        steps.within("start", timings);
-        steps.done("shim.start");
+        steps.done_with("daemon.start", timings);
         Ok((pid, started_at))
     };
     match run.await {
@@ -113,7 +150,7 @@ async fn launch(core: &Arc<Core>, container: &Arc<Container>, steps: &mut Steps)
         }
         Err(error) => {
             give_up(core, &record, &link, shim, &dir).await;
-            Err(error)
+            Err(Refusal::Task(error))
         }
     }
 }
@@ -151,17 +188,30 @@ async fn connect(link: &Link, pending: Vec<Pending>) {
     }
 }
 
+/// A program without a name is not found, as in Docker; OCI's rule would call the whole Spec wrong.
+pub(crate) fn no_empty_program(program: Option<&String>) -> Result<()> {
+    match program {
+        Some(program) if program.is_empty() => {
+            let text = "exec: \"\": executable file not found in $PATH";
+            Err(Error::new(ErrorKind::ProgramNotFound, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the shim needs to find in the run directory.
-fn prepare(core: &Core, record: &ContainerRecord, dir: &Path) -> Result<()> {
+fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<()> {
     let overlay = core.store.snapshot(&record.id)?;
     let rootfs = Rootfs::Overlay {
         lower: overlay.lower.clone(),
         upper: overlay.upper.clone(),
         work: overlay.work.clone(),
     };
-    let facts = facts::gather(core, record, &rootfs)?;
+    let facts = facts::gather(core, record, &rootfs, joined)?;
     let spec = spec::build(record, &facts)?;
-    etc::write(record, &core.dir(&record.id))?;
+    if joined.network.is_none() {
+        etc::write(record, &core.dir(&record.id))?;
+    }
     let host = &record.host_config;
     let (log_max_size, log_max_files) = host::log_limits(host)?;
     let config = ShimConfig {
@@ -229,14 +279,13 @@ async fn give_up(core: &Arc<Core>, record: &ContainerRecord, link: &Link, shim: 
 }
 
 /// Keeps why a start failed, as Docker does, and words the error as Docker does.
-async fn failed(core: &Arc<Core>, container: &Arc<Container>, error: Error) -> Error {
+async fn failed(core: &Arc<Core>, container: &Arc<Container>, error: &Error, text: String) -> Error {
     drop(container.take_pending());
     let code = match error.kind() {
         ErrorKind::ProgramNotFound => 127,
         ErrorKind::ProgramNotExecutable => 126,
         _ => 128,
     };
-    let text = format!("failed to create task for container: {error}");
     let record = container.change(|record| match &mut record.rest {
         AtRest::Exited { code: old, error, .. } => {
             *old = code;

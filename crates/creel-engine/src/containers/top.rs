@@ -135,8 +135,8 @@ async fn ps(args: &str, pids: &[i32]) -> Result<Top> {
         .map_err(|e| Error::io("running the host's `ps` (it is needed for options other than -ef)", e))?;
     if !output.status.success() {
         return Err(Error::invalid(format!(
-            "Error running ps: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
+            "ps: {}",
+            String::from_utf8_lossy(&output.stderr).trim().lines().next().unwrap_or_default()
         )));
     }
     filter(&String::from_utf8_lossy(&output.stdout), pids)

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use creel_store::{Overlay, Store};
+use creel_store::Overlay;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -12,12 +12,12 @@ use crate::overlay;
 use crate::record::{ContainerRecord, MountKind};
 
 /// Makes the volumes of a new container.
-pub(super) fn make(store: &Store, record: &ContainerRecord, snapshot: &Overlay) -> Result<()> {
+pub(super) fn make(record: &ContainerRecord, snapshot: &Overlay) -> Result<()> {
     let volumes: Vec<_> = record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume).collect();
     if volumes.is_empty() {
         return Ok(());
     }
-    let root = overlay::read_only(&snapshot.lower, &store.paths().empty())?;
+    let root = overlay::read_only(&snapshot.lower, &snapshot.upper)?;
     for volume in volumes {
         let target = PathBuf::from(&volume.source);
         std::fs::DirBuilder::new()

@@ -28,7 +28,7 @@ pub(crate) fn inspect(core: &Core, name: &str) -> Result<ImageInspect> {
         created: image.created.map(|time| time.to_string()).unwrap_or_default(),
         docker_version: String::new(),
         author: config.author.clone().unwrap_or_default(),
-        config: config.config.clone(),
+        config: Some(config.config.clone().unwrap_or_default().into()),
         architecture: config.architecture.clone(),
         variant: config.variant.clone().unwrap_or_default(),
         os: config.os.clone(),
@@ -38,10 +38,11 @@ pub(crate) fn inspect(core: &Core, name: &str) -> Result<ImageInspect> {
             kind: "layers".to_owned(),
             layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
         },
-        metadata: ImageMetadata { last_tag_time: times::NEVER.to_owned() },
+        metadata: ImageMetadata { last_tag_time: times::rfc3339(image.tagged) },
     })
 }
 
+/// Where the layers are. Only `UpperDir` and `LowerDir` are there: layers are never mounted on the host.
 fn graph_driver(core: &Core, image: &ImageRecord) -> GraphDriver {
     let dirs: Vec<String> = image
         .layers
@@ -50,8 +51,11 @@ fn graph_driver(core: &Core, image: &ImageRecord) -> GraphDriver {
         .map(|layer| core.store.layer_dir(&layer.layer).display().to_string())
         .collect();
     let mut data = BTreeMap::new();
-    if let Some((upper, lower)) = dirs.split_first() {
+    if let (Some((upper, lower)), Some(top)) = (dirs.split_first(), image.layers.last()) {
+        let dir = core.store.paths().layer(&top.layer);
+        data.insert("MergedDir".to_owned(), dir.join("merged").display().to_string());
         data.insert("UpperDir".to_owned(), upper.clone());
+        data.insert("WorkDir".to_owned(), dir.join("work").display().to_string());
         if !lower.is_empty() {
             data.insert("LowerDir".to_owned(), lower.join(":"));
         }
@@ -81,9 +85,17 @@ pub(crate) fn history(core: &Core, name: &str) -> Result<Vec<HistoryItem>> {
         })
         .collect();
     items.reverse();
-    if let Some(first) = items.first_mut() {
-        first.id = image.id.to_string();
-        first.tags = Some(familiar(&image.references)).filter(|tags| !tags.is_empty());
+    // The image's own step, and those of the images that it was made from here.
+    let mut step = Some(image);
+    while let Some(image) = step {
+        let at = items.len().checked_sub(image.config.history.len());
+        if let Some(item) = at.and_then(|at| items.get_mut(at)) {
+            item.id = image.id.to_string();
+            item.tags = Some(familiar(&image.references)).filter(|tags| !tags.is_empty());
+        }
+        // A parent has fewer steps than its child: this ends, whatever the rows say.
+        let parent = image.parent.and_then(|id| core.store.image(&id));
+        step = parent.filter(|parent| parent.config.history.len() < image.config.history.len());
     }
     Ok(items)
 }

@@ -31,8 +31,6 @@ pub(crate) struct Facts {
     pub(crate) dir: PathBuf,
     /// Paths of namespaces to join, by kind.
     pub(crate) joined: Vec<(NamespaceKind, String)>,
-    /// /dev/shm of the container whose IPC namespace is joined.
-    pub(crate) joined_shm: Option<String>,
     /// Device nodes of the host that the container gets.
     pub(crate) devices: Vec<devices::HostDevice>,
     /// Numbers of the block devices named by I/O limits, by path.

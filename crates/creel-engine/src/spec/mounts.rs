@@ -41,10 +41,9 @@ pub(super) fn all(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
     // Shows the queues of whatever IPC namespace the container is in, the host's too.
     mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
     let shm_size = format!("size={}", host.shm_size);
-    match (host.ipc_mode.as_str(), &facts.joined_shm) {
-        ("none", _) => {}
-        ("host", _) => mounts.push(bind("/dev/shm", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"])),
-        (_, Some(other)) => mounts.push(bind("/dev/shm", other, &["rbind", "nosuid", "noexec", "nodev"])),
+    match host.ipc_mode.as_str() {
+        "none" => {}
+        "host" => mounts.push(bind("/dev/shm", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"])),
         _ => mounts.push(mount(
             "/dev/shm",
             "tmpfs",

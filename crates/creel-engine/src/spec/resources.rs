@@ -10,29 +10,6 @@ use crate::error::{Error, Result};
 /// The period of CPU quotas made out of `--cpus`, in microseconds.
 const PERIOD: u64 = 100_000;
 
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
-/// Whether this is a resource limit's name.
-pub(crate) fn is_ulimit(name: &str) -> bool {
-    ULIMITS.contains(&name)
-}
-
 pub(super) fn rlimits(host: &HostConfig) -> Vec<Rlimit> {
     let limit = |n: i64| u64::try_from(n).unwrap_or(u64::MAX);
     host.ulimits

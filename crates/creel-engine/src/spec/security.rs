@@ -31,7 +31,7 @@ pub(crate) fn parse(options: &[String]) -> Result<Security> {
             Some(pair) => pair,
             None => (option.as_str(), ""),
         };
-        let wrong = || Error::invalid(format!("invalid --security-opt: \"{option}\""));
+        let wrong = || Error::invalid(format!("invalid --security-opt 2: \"{option}\""));
         match (name, value) {
             ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
             ("no-new-privileges", "false") => security.no_new_privileges = false,

@@ -10,7 +10,7 @@ use crate::containers::{host, mounts as parse};
 fn built(config: &str, host_config: &str) -> Spec {
     let config: Config = serde_json::from_str(config).unwrap();
     let mut host_config: HostConfig = serde_json::from_str(host_config).unwrap();
-    host::complete(&mut host_config);
+    host::complete(&mut host_config, &host::Machine::default());
     let mut record = record(ContainerId::from_random([0xab; 32]).as_str(), "x");
     record.mounts = parse::all(&config, &host_config).unwrap();
     record.config = config;

@@ -66,7 +66,7 @@ impl<L: Launcher> Shim<L> {
         self.status = Status::Created;
         self.note_all(launched.warnings);
         let mut timings = launched.timings;
-        timings.push(elapsed("shim create", begun));
+        rest_of(&mut timings, "shim.create", begun);
         Ok(Answer::Created { pid: launched.pid, timings })
     }
 
@@ -91,7 +91,7 @@ impl<L: Launcher> Shim<L> {
             self.troubles.note(&format!("cannot write {}: {error}", files::STATE));
         }
         self.note_all(warnings);
-        timings.push(elapsed("shim start", begun));
+        rest_of(&mut timings, "shim.start", begun);
         Ok(Answer::Started { pid, started_at, timings })
     }
 
@@ -280,6 +280,8 @@ fn connect(
         .map_err(|e| failure(ErrorKind::Unavailable, format!("cannot use the process's terminal: {e}")))
 }
 
-fn elapsed(step: &str, since: Instant) -> Timing {
-    (step.to_owned(), since.elapsed().as_micros() as u64)
+/// Adds a step for what of the time since then is in none of the steps so far.
+fn rest_of(timings: &mut Vec<Timing>, step: &str, since: Instant) {
+    let known: u64 = timings.iter().map(|(_, took)| took).sum();
+    timings.push((step.to_owned(), (since.elapsed().as_micros() as u64).saturating_sub(known)));
 }

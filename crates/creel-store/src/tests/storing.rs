@@ -177,7 +177,9 @@ fn a_container_is_made_and_deleted_whole() {
     let image = pull(&store, &[tar(&[("a", b"one")]), tar(&[("b", b"two")])], &[]).unwrap();
     let (one, two) = (container(1), container(2));
     let overlay = store.create_container(&one, &image, "container", Some("web"), b"{}").unwrap();
-    let lower: Vec<_> = image.layers.iter().rev().map(|layer| store.layer_dir(&layer.layer)).collect();
+    let layers: Vec<_> = image.layers.iter().map(|layer| layer.layer).collect();
+    let mut lower = vec![store.paths().init(&layers)];
+    lower.extend(layers.iter().rev().map(|layer| store.layer_dir(layer)));
     assert_eq!(overlay.lower, lower);
     assert!(overlay.upper.is_dir() && overlay.work.is_dir());
     // nothing of a container remains whose name is taken
@@ -206,7 +208,33 @@ fn an_image_without_layers_has_a_lower_directory_all_the_same() {
     let image = pull(&store, &[], &[]).unwrap();
     let overlay = store.prepare_snapshot(&container(1), &image).unwrap();
     assert_eq!(overlay.lower.len(), 1);
-    assert_eq!(names(&overlay.lower[0]), Vec::<String>::new());
+    assert_eq!(names(&overlay.lower[0]), [".dockerenv", "dev", "etc", "proc", "sys"]);
+}
+
+#[test]
+fn an_init_layer_is_shared_lives_as_long_as_its_image_and_is_made_again_when_lost() {
+    let dir = scratch();
+    let store = Store::open(dir.path()).unwrap();
+    let image = pull(&store, &[tar(&[("a", b"one")])], &[]).unwrap();
+    let other = pull(&store, &[tar(&[("b", b"two")])], &[]).unwrap();
+    let one = store.prepare_snapshot(&container(1), &image).unwrap();
+    let two = store.prepare_snapshot(&container(2), &image).unwrap();
+    let three = store.prepare_snapshot(&container(3), &other).unwrap();
+    assert_eq!(one.lower, two.lower);
+    assert_ne!(one.lower[0], three.lower[0]);
+    store.remove_snapshot(&container(1)).unwrap();
+    store.remove_snapshot(&container(3)).unwrap();
+    store.delete_image(&other.id).unwrap();
+    assert!(!three.lower[0].exists());
+    assert!(two.lower[0].join("etc/hosts").is_file());
+    // a power cut took it, and left one that nothing uses
+    std::fs::remove_dir_all(&two.lower[0]).unwrap();
+    std::fs::create_dir(&three.lower[0]).unwrap();
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert!(two.lower[0].join("etc/hosts").is_file());
+    assert!(!three.lower[0].exists());
+    assert_whole(&store);
 }
 
 fn mode(path: &Path) -> u32 {

@@ -1,4 +1,5 @@
-//! The multiplexed stream of attach, exec and logs without a terminal: frames of an 8-byte header and data.
+//! The multiplexed stream of attach, exec and logs without a terminal: frames of an 8-byte header and data (Docker
+//! Engine API, "Attach to a container", "Stream format"). Shims write it, and daemon and clients pass it on.
 
 /// Standard output's number in a header.
 pub const STDOUT: u8 = 1;
