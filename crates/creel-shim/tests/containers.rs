@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use creel_shim::client::{ClientError, Control};
 use creel_shim::proto::{Answer, Attach, Call, Event, Opening, Status, files};
 use creel_types::ErrorKind;
-use support::{ALL, Rig, demux, exec_start, noise, wait_for};
+use support::{ALL, Rig, demux, exec_start, noise, patience, wait_for};
 
 fn ten_megabytes_of_noise_arrive_and_are_logged_exactly() {
     let data = noise(10 << 20);
@@ -240,7 +240,7 @@ fn background_children_and_orphans_are_seen_to() {
     let wire = rig.open(&exec_start("e", "echo hi; sleep 300 & exit 4", false)).unwrap();
     assert_eq!(wire.output().0, b"hi\n");
     assert_eq!(rig.exec_exit(), ("e".to_owned(), 4));
-    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(begun.elapsed() < patience(8));
     let attach = Attach { exec_id: Some("e".to_owned()), ..ALL };
     assert!(rig.open(&Opening::Attach(attach)).is_err());
     rig.call(Call::Signal { signal: 9, all: false });
@@ -375,9 +375,8 @@ const TESTS: &[(&str, fn())] = &[
 ];
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    let filter = args.next().unwrap_or_default();
-    if filter == "shim" {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.next_if(|first| first == "shim").is_some() {
         let code = creel_shim::main(args);
         return ExitCode::from(u8::try_from(code).unwrap_or(255));
     }
@@ -385,7 +384,8 @@ fn main() -> ExitCode {
         println!("skipped: needs root");
         return ExitCode::from(u8::from(std::env::var_os("CREEL_TEST_ROOT").is_some()));
     }
-    let filter = filter.to_string_lossy().into_owned();
+    let words: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     // Nothing that a test mounts is seen outside, whatever becomes of this process.
     creel_sys::ns::unshare(creel_sys::clone::NEWNS).unwrap();
     let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
@@ -394,7 +394,7 @@ fn main() -> ExitCode {
     let before = mounts();
     let mut failed = Vec::new();
     for (name, test) in TESTS {
-        if !filter.starts_with('-') && !name.contains(&filter) {
+        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
         let begun = Instant::now();

@@ -69,9 +69,9 @@ fn stop_waits_no_longer_than_asked() {
         "busybox",
         "sh",
         "-c",
-        "trap 'exit 3' USR1; while :; do sleep 0.1; done",
+        "trap 'exit 3' USR1; echo ready; while :; do sleep 0.1; done",
     ]);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    eventually("the trap", || daemon.ok(&["logs", "usr1"]) == "ready");
     daemon.ok(&["stop", "usr1"]);
     assert_eq!(daemon.inspect("usr1", "{{.State.ExitCode}}"), "3");
     daemon.finish();

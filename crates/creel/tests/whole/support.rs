@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up on it; in an emulated machine everything takes longer.
-fn patience() -> Duration {
+pub(crate) fn patience() -> Duration {
     Duration::from_secs(if std::env::var_os("CREEL_TEST_SLOW").is_some() { 300 } else { 30 })
 }
 

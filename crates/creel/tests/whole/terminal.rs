@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::termios::Winsize;
 
-use crate::support::Daemon;
+use crate::support::{Daemon, patience};
 
 /// A command on a pseudo-terminal.
 struct Terminal {
@@ -43,7 +43,7 @@ impl Terminal {
         let begin = Instant::now();
         let mut buffer = [0; 4096];
         while !self.seen.contains(wanted) {
-            assert!(begin.elapsed() < Duration::from_secs(20), "`{wanted}` was not seen in: {:?}", self.seen);
+            assert!(begin.elapsed() < patience(), "`{wanted}` was not seen in: {:?}", self.seen);
             match self.master.read(&mut buffer) {
                 Ok(n) => self.seen.push_str(&String::from_utf8_lossy(&buffer[..n])),
                 Err(_) => std::thread::sleep(Duration::from_millis(5)),
@@ -62,7 +62,7 @@ impl Terminal {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begin.elapsed() < Duration::from_secs(20), "the program does not end");
+            assert!(begin.elapsed() < patience(), "the program does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -92,7 +92,7 @@ fn a_terminal_has_its_size_and_follows_it() {
         if String::from_utf8_lossy(&buffer[..n]).contains("50 120") {
             break;
         }
-        assert!(begin.elapsed() < Duration::from_secs(10), "the size does not follow");
+        assert!(begin.elapsed() < patience(), "the size does not follow");
     }
     terminal.send("exit 5\n");
     assert_eq!(terminal.end(), Some(5));

@@ -239,13 +239,18 @@ fn demux(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
     (out, err)
 }
 
+/// So many seconds, and ten times as many in an emulated machine (`tests/vm/run` says so).
+fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(if std::env::var_os("CREEL_TEST_SLOW").is_some() { 10 * seconds } else { seconds })
+}
+
 fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "waited too long for {what}");
+        assert!(begun.elapsed() < patience(30), "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
