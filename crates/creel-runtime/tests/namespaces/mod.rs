@@ -8,6 +8,7 @@ use creel_runtime::{CreateOptions, Error, Gate, Group, Life, Rootfs, Stdio};
 use creel_types::spec::*;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::support::read;
 use crate::support::*;
 use crate::text;
 
