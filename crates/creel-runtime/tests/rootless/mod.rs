@@ -10,6 +10,7 @@ use creel_sys::process;
 use creel_types::spec::*;
 
 use crate::support::*;
+use crate::support::read;
 
 /// An id that nobody has.
 const USER: u32 = 54_321;
