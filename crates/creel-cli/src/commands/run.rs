@@ -114,7 +114,7 @@ async fn create_container(c: &Context, r: &Request) -> Result<Timed<CreateRespon
             terminal::stderr_is_terminal(),
         )
         .await
-        .map_err(|e| fail(&e.message))
+        .map_err(|e| fail(&format!("Error response from daemon: {}", e.message)))
     };
     if let (Pull::Always, Some(reference)) = (r.pull, &reference) {
         pull(reference).await?;

@@ -24,6 +24,14 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
             .map(|path| path.display().to_string())
             .unwrap_or_default()
     };
+    // Those of a network that is another container's are that container's.
+    let donor = record.host_config.network_mode.strip_prefix("container:").and_then(|id| id.parse().ok());
+    let started = container.running().is_some() || !matches!(record.rest, AtRest::Created { .. });
+    let network_file = |name: &str| match donor.as_ref().map(|id| core.dir(id)) {
+        None => file(name),
+        Some(dir) if started => dir.join(name).display().to_string(),
+        Some(_) => String::new(),
+    };
     let log = format!("{}-json.log", record.id);
     let (size_rw, size_root_fs) = if size { list::sizes(core, &container).await } else { (None, None) };
     let mut args = record.args();
@@ -36,9 +44,9 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
         args,
         state: state(&container, &record),
         image: record.image.to_string(),
-        resolv_conf_path: file("resolv.conf"),
-        hostname_path: file("hostname"),
-        hosts_path: file("hosts"),
+        resolv_conf_path: network_file("resolv.conf"),
+        hostname_path: network_file("hostname"),
+        hosts_path: network_file("hosts"),
         log_path: if record.has_log() { file(&log) } else { String::new() },
         name: format!("/{}", record.name),
         restart_count: 0,

@@ -9,9 +9,12 @@
 mod bad_input;
 mod files;
 mod images;
+mod init_layer;
 mod isolation;
+mod joining;
 mod lifecycle;
 mod limits;
+mod parity;
 mod recovery;
 mod registry;
 mod run;

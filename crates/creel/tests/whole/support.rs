@@ -239,7 +239,7 @@ impl Daemon {
         found
     }
 
-    fn parents(&self) -> Vec<PathBuf> {
+    pub(crate) fn parents(&self) -> Vec<PathBuf> {
         let roots = ["/sys/fs/cgroup".to_owned()].into_iter().chain(
             fs::read_dir("/sys/fs/cgroup")
                 .unwrap()
