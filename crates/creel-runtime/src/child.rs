@@ -49,7 +49,6 @@ pub(crate) struct Luggage {
     pub(crate) cgroup: Option<Entry>,
     pub(crate) filter: Option<Filter>,
     pub(crate) stdio: [OwnedFd; 3],
-    pub(crate) personality: Option<u32>,
     pub(crate) hooks: Inside,
     pub(crate) sources: Sources,
     /// The listening socket of [`crate::Gate::Socket`].
@@ -62,19 +61,8 @@ pub(crate) struct Luggage {
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage {
-        plan,
-        cgroup,
-        filter,
-        stdio,
-        personality,
-        hooks,
-        sources,
-        gate,
-        group_by_pid,
-        life,
-        preserve_fds,
-    } = luggage;
+    let Luggage { plan, cgroup, filter, stdio, hooks, sources, gate, group_by_pid, life, preserve_fds } =
+        luggage;
     let mut init = Init {
         reporter,
         cgroup,
@@ -84,8 +72,8 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         root: None,
         procfs: None,
         masks: Masks::default(),
+        to_seal: Vec::new(),
         exec: None,
-        personality,
         hooks,
         gate,
         group_by_pid,
@@ -119,8 +107,9 @@ struct Init {
     root: Option<OwnedFd>,
     procfs: Option<Procfs>,
     masks: Masks,
+    /// Mounts that become read-only when everything is in place.
+    to_seal: Vec<OwnedFd>,
     exec: Option<creel_sys::process::Exec>,
-    personality: Option<u32>,
     hooks: Inside,
     gate: Option<OwnedFd>,
     group_by_pid: bool,
@@ -183,12 +172,17 @@ impl Init {
             }
             Step::NewCgroupNamespace => Ok(ns::unshare(creel_sys::clone::NEWCGROUP)?),
             Step::Loopback => Ok(creel_sys::net::loopback_up()?),
-            Step::Keyring { name } => self.keyring(name),
+            Step::Keyring { name, label } => {
+                if let Some(label) = label {
+                    self.procfs()?.write_own("attr/keycreate", label)?;
+                }
+                self.keyring(name)
+            }
             Step::Hostname { name } => Ok(ns::sethostname(name.as_bytes())?),
             Step::Domainname { name } => Ok(ns::setdomainname(name.as_bytes())?),
             Step::OpenSources { .. } => self.sources.open_trees(plan),
             Step::PrivateTree => apply::private_tree(),
-            Step::Root { rootfs } => {
+            Step::Root { rootfs, .. } => {
                 self.root = Some(rootfs::mount(rootfs, self.sources.root.take())?);
                 Ok(())
             }
@@ -197,7 +191,11 @@ impl Init {
                     MountStep::Bind { .. } => Some(self.sources.next_tree()?),
                     _ => None,
                 };
-                apply::mount(self.root()?, mount, source).map(drop)
+                let made = apply::mount(self.root()?, mount, source)?;
+                if mount.is_sealed_later() {
+                    self.to_seal.push(made);
+                }
+                Ok(())
             }
             Step::Device { device } => make_device(self.root()?, device),
             Step::BindDevice { device } => {
@@ -224,6 +222,9 @@ impl Init {
                 self.masks = masks;
                 result
             }
+            Step::SealMounts { .. } => std::mem::take(&mut self.to_seal)
+                .iter()
+                .try_for_each(|mount| apply::set_attributes(mount, sys::ATTR_RDONLY, 0, false)),
             Step::ReadonlyRoot => apply::set_attributes(self.root()?, sys::ATTR_RDONLY, 0, false),
             Step::PivotRoot => self.pivot(),
             Step::MoveRoot => {
@@ -231,8 +232,8 @@ impl Init {
                 rustix::process::chroot(".")?;
                 Ok(rustix::process::chdir("/")?)
             }
-            Step::RootPropagation { mode } => {
-                apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: false })
+            Step::RootPropagation { mode, recursive } => {
+                apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: *recursive })
             }
             Step::Process { process } => self.process(plan, process),
             Step::Gate => self.gate(),
@@ -285,9 +286,6 @@ impl Init {
     fn process(&mut self, plan: &InitPlan, process: &ProcessPlan) -> Result<(), Fault> {
         if crate::process::needs_procfs(process) {
             self.procfs()?;
-        }
-        if let Some(domain) = self.personality {
-            creel_sys::sched::set_personality(domain).map_err(|e| Fault::from(e).context("personality"))?;
         }
         let Some(streams) = self.streams.take() else {
             return Err(Fault::new(ErrorKind::Internal, "there are no standard descriptors"));

@@ -6,11 +6,12 @@ use creel_sys::mount as sys;
 use creel_sys::openat2;
 use creel_sys::pty::{self, Pty, WindowSize};
 use creel_types::ErrorKind;
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::Fault;
 use crate::mounts::apply;
-use crate::path::{self, Make};
+use crate::path;
 use crate::report::{Message, Reporter};
 
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -43,11 +44,26 @@ pub(crate) fn prepare(
     Ok(pty.slave)
 }
 
-/// Binds the slave over `/dev/console`.
+/// Binds the slave over `/dev/console`, which is made as an empty file if it is missing. A link there would let the image
+/// choose what is covered, and what the program then writes to (CVE-2025-52565), so no last link is followed; and what
+/// is found must be an ordinary place for a device, not a file of procfs.
 pub(crate) fn bind(root: BorrowedFd<'_>, slave: &OwnedFd) -> Result<(), Fault> {
-    let (target, _) = path::ensure(root, "/dev/console", Make::File)?;
-    if path::is_dir(&target)? {
-        return Err(Fault::from(rustix::io::Errno::ISDIR).context("/dev/console"));
+    let wrong = |text: &str| Fault::new(ErrorKind::InvalidArgument, format!("/dev/console {text}"));
+    let (dir, name) = path::ensure_parent(root, "/dev/console")?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
+    match rustix::fs::openat(&dir, name, flags, Mode::from_raw_mode(0o600)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&target)?.st_mode) {
+        FileType::RegularFile | FileType::CharacterDevice => {}
+        FileType::Symlink => return Err(wrong("is a symbolic link of the image; it must be a file")),
+        _ => return Err(wrong("is neither a file nor a character device")),
+    }
+    if apply::is_procfs(&target)? {
+        return Err(wrong("leads into /proc"));
     }
     Ok(sys::attach(apply::clone_of(slave, false)?, &target)?)
 }

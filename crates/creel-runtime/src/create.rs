@@ -17,7 +17,7 @@ use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
 use crate::sources::{self, Sources};
-use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, namespaces, plan, seccomp};
+use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, plan, seccomp};
 
 /// A container's process that is set up and waits at its gate. Dropped before [`Created::start`], it is killed and
 /// reaped.
@@ -149,18 +149,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
+    o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
     let filter = filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
-    let personality = match linux.and_then(|linux| linux.personality.as_ref()).map(|p| p.domain.as_str()) {
-        None => None,
-        Some("LINUX") => Some(0),
-        Some("LINUX32") => Some(8),
-        Some(other) => {
-            return Err(Error::invalid(
-                "linux.personality.domain",
-                format!("{other} is no execution domain"),
-            ));
-        }
-    };
     let stdio = streams(o.stdio)?;
     let (cgroup, group) = entry(match &o.cgroup {
         Group::Ready(cgroup) => Some(cgroup),
@@ -206,7 +196,6 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         cgroup,
         filter,
         stdio,
-        personality,
         hooks: inside,
         sources,
         gate,

@@ -17,7 +17,7 @@ use crate::error::{Error, Fault};
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
 use crate::report::{Message, Reporter, Timing};
-use crate::{ExecOptions, Life, console, namespaces, program, validate};
+use crate::{ExecOptions, Life, console, lsm, namespaces, program, scheduling, validate};
 
 /// A process that was put into a running container. It is a child of the caller, which has to wait for it.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ struct Luggage {
 pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     let begun = Instant::now();
     validate::check_process(o.process)?;
+    lsm::check(o.process)?;
     let linux = o.spec.linux.clone().unwrap_or_default();
     let kinds = linux
         .namespaces
@@ -65,7 +66,8 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
         .map(|space| space.kind)
         .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
     let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
-    let plan = process::plan(o.process)?;
+    let plan = process::plan(o.process, &linux)?;
+    let plan_affinity = plan.affinity.clone();
     let filter = filter(linux.seccomp.as_ref())?;
     let (cgroup, group) = entry(o.cgroup)?;
     let copy = |e| Error::setup("cannot copy a descriptor", e);
@@ -88,6 +90,8 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
             kind: ErrorKind::Conflict,
         });
     }
+    let initial = plan_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
+    let held = scheduling::Held::begin(initial)?;
     let joins_pid = namespaces::has(&linux.namespaces, NamespaceKind::Pid);
     let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
     let body = |reporter| run(luggage, reporter);
@@ -99,6 +103,7 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
         let birth = Birth { what, stage: None, dumpable: false };
         born_in(joins_pid.then_some(o.target_pidfd), || cloned::spawn(&birth, body))?
     };
+    drop(held);
     child.ready(&mut |_, _| Ok(()))?;
     child.go()?;
     let (pid, console) = (child.pid, child.console.take());
@@ -129,6 +134,9 @@ fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::
         luggage;
     creel_sys::process::umask(0);
     join_cgroup(cgroup)?;
+    if let Some(cpus) = plan.affinity.as_ref().and_then(|affinity| affinity.last.as_deref()) {
+        scheduling::run_on(cpus, "final")?;
+    }
     *step = "join the container's namespaces";
     if user_namespace {
         become_root()?;

@@ -83,6 +83,9 @@ pub enum Step {
     Keyring {
         /// The keyring's name.
         name: String,
+        /// Its SELinux label.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
     },
     /// Sets the host name.
     Hostname {
@@ -105,6 +108,9 @@ pub enum Step {
     Root {
         /// From where.
         rootfs: Rootfs,
+        /// Whether what is mounted below it on the host is seen in the container, too.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        slave: bool,
     },
     /// Mounts one thing over the root.
     Mount {
@@ -164,6 +170,11 @@ pub enum Step {
     },
     /// Makes the root mount itself read-only.
     ReadonlyRoot,
+    /// Makes file systems read-only that were asked to be, now that their mount points and devices are made.
+    SealMounts {
+        /// How many there are.
+        count: usize,
+    },
     /// Lets the creator run the hooks of kinds prestart and createRuntime, in its own namespaces.
     CreateRuntimeHooks {
         /// How many there are.
@@ -182,6 +193,9 @@ pub enum Step {
     RootPropagation {
         /// `MS_*` mode.
         mode: u64,
+        /// Whether what is mounted below it changes, too.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        recursive: bool,
     },
     /// Everything that makes the process what the Spec says: limits, ids, capabilities, directory.
     Process {
@@ -223,6 +237,7 @@ impl Step {
             | Step::Sysctl { .. }
             | Step::ReadonlyPath { .. }
             | Step::MaskedPath { .. }
+            | Step::SealMounts { .. }
             | Step::ReadonlyRoot => "paths",
             Step::CreateRuntimeHooks { .. }
             | Step::CreateContainerHooks { .. }
@@ -246,8 +261,8 @@ impl Step {
             Step::Domainname { name } => format!("set the domain name {name}"),
             Step::OpenSources { .. } => "open the sources of bind mounts".into(),
             Step::PrivateTree => "cut the mounts off from the host's".into(),
-            Step::Root { rootfs: Rootfs::Overlay { .. } } => "mount the overlay root".into(),
-            Step::Root { rootfs: Rootfs::Directory(path) } => format!("bind the root {}", path.display()),
+            Step::Root { rootfs: Rootfs::Overlay { .. }, .. } => "mount the overlay root".into(),
+            Step::Root { rootfs: Rootfs::Directory(path), .. } => format!("bind the root {}", path.display()),
             Step::Mount { mount } => format!("mount {} on {}", mount.label(), mount.destination()),
             Step::Device { device } => format!("make the device {}", device.path),
             Step::BindDevice { device } => format!("bind the device {}", device.path),
@@ -259,6 +274,7 @@ impl Step {
             Step::ReadonlyPath { path } => format!("make {path} read-only"),
             Step::MaskedPath { path } => format!("mask {path}"),
             Step::ReadonlyRoot => "make the root read-only".into(),
+            Step::SealMounts { count } => format!("make {count} mounts read-only"),
             Step::CreateRuntimeHooks { .. } => "run the prestart and createRuntime hooks".into(),
             Step::CreateContainerHooks { .. } => "run the createContainer hooks".into(),
             Step::PivotRoot => "change the root".into(),
@@ -320,8 +336,11 @@ pub fn plan(
     if binds > 0 {
         steps.push(Step::OpenSources { count: binds });
     }
+    let sealed = mounts.iter().filter(|mount| mount.is_sealed_later()).count();
     steps.push(Step::PrivateTree);
-    steps.push(Step::Root { rootfs: rootfs.clone() });
+    let propagation = linux.rootfs_propagation.as_deref().and_then(mounts::options::propagation);
+    let slave = propagation.is_some_and(|change| change.mode == libc::MS_SLAVE);
+    steps.push(Step::Root { rootfs: rootfs.clone(), slave });
     steps.extend(mounts.into_iter().map(|mount| Step::Mount { mount }));
     let process = spec.process.as_ref();
     steps.extend(devices);
@@ -349,15 +368,18 @@ pub fn plan(
     }
     steps.extend(linux.readonly_paths.iter().map(|path| Step::ReadonlyPath { path: path.clone() }));
     steps.extend(linux.masked_paths.iter().map(|path| Step::MaskedPath { path: path.clone() }));
+    if sealed > 0 {
+        steps.push(Step::SealMounts { count: sealed });
+    }
     if spec.root.as_ref().is_some_and(|root| root.readonly) {
         steps.push(Step::ReadonlyRoot);
     }
     steps.push(if wishes.pivot { Step::PivotRoot } else { Step::MoveRoot });
-    if let Some(change) = linux.rootfs_propagation.as_deref().and_then(mounts::options::propagation) {
-        steps.push(Step::RootPropagation { mode: change.mode });
+    if let Some(change) = propagation {
+        steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }
     if let Some(process) = process {
-        steps.push(Step::Process { process: Box::new(process::plan(process)?) });
+        steps.push(Step::Process { process: Box::new(process::plan(process, &linux)?) });
     }
     steps.push(Step::Gate);
     if !hooks.start_container.is_empty() {
@@ -417,7 +439,9 @@ fn namespace_steps(id: &str, spec: &Spec, linux: &Linux, wishes: Wishes<'_>, ste
         steps.push(Step::Loopback);
     }
     if wishes.keyring {
-        steps.push(Step::Keyring { name: format!("_ses.{id}") });
+        let process = spec.process.as_ref();
+        let label = process.and_then(|process| process.selinux_label.clone()).filter(|l| !l.is_empty());
+        steps.push(Step::Keyring { name: format!("_ses.{id}"), label });
     }
     if let Some(name) = spec.hostname.as_ref().filter(|name| !name.is_empty()) {
         steps.push(Step::Hostname { name: name.clone() });

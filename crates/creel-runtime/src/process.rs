@@ -1,20 +1,21 @@
 //! What makes the process that the Spec describes: limits, ids, capabilities, directory, descriptors.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use creel_sys::caps::Sets;
 use creel_sys::rlimit::Limit;
-use creel_sys::sched::SchedAttr;
 use creel_sys::signal::SignalSet;
 use creel_sys::{close_range, process as sys, rlimit, sched, signal};
 use creel_types::ErrorKind;
-use creel_types::spec::{Process, Scheduler};
+use creel_types::spec::{Linux, Personality, Process, Scheduler};
 use rustix::fs::{FileType, Mode, OFlags, Uid};
 use serde::Serialize;
 
 use crate::error::{Fault, plain};
 use crate::procfs::Procfs;
 use crate::report::Reporter;
+use crate::scheduling::{self, Affinity, NodePolicy};
 use crate::{Error, Life, caps, path, user};
 
 const SYS_ADMIN: u64 = 1 << 21;
@@ -78,12 +79,27 @@ pub struct ProcessPlan {
     /// AppArmor profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apparmor: Option<String>,
+    /// SELinux label of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<String>,
     /// I/O priority: class and level.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_priority: Option<(u32, u32)>,
     /// Scheduling, kept as the Spec says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
+    /// Processors of an exec; not for a container's first process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// NUMA policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<NodePolicy>,
+    /// Execution domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<u32>,
+    /// What of the Spec is passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The path below `/proc/sys` of a kernel parameter, whose name may be written with dots or slashes (sysctl(8): the
@@ -106,11 +122,21 @@ pub(crate) fn sysctl_path(name: &str) -> String {
 ///
 /// # Errors
 /// [`Error::Invalid`] for unknown names.
-pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, Error> {
+pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Error> {
+    let mut warnings = Vec::new();
     let mut capabilities = CapabilityMasks::default();
     if let Some(sets) = &process.capabilities {
-        let mask = |names: &[String]| {
-            names.iter().filter_map(|name| caps::number(name)).fold(0, |all, n| all | 1u64 << n)
+        let mut unknown: Vec<String> = Vec::new();
+        let mut mask = |names: &[String]| {
+            names.iter().fold(0, |all, name| match caps::number(name) {
+                Some(number) => all | 1u64 << number,
+                None => {
+                    if !unknown.contains(name) {
+                        unknown.push(name.clone());
+                    }
+                    all
+                }
+            })
         };
         capabilities = CapabilityMasks {
             bounding: mask(&sets.bounding),
@@ -119,6 +145,9 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, Error> {
             permitted: mask(&sets.permitted),
             ambient: mask(&sets.ambient),
         };
+        if !unknown.is_empty() {
+            warnings.push(format!("unknown capabilities were left out: {}", unknown.join(", ")));
+        }
     }
     let limits = process
         .rlimits
@@ -128,26 +157,17 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, Error> {
             Some(LimitPlan { name: limit.kind.clone(), number, soft: limit.soft, hard: limit.hard })
         })
         .collect();
-    let io_priority = match &process.io_priority {
-        None => None,
-        Some(priority) => {
-            let field = "process.ioPriority";
-            let class = match priority.class.as_str() {
-                "IOPRIO_CLASS_RT" => 1,
-                "IOPRIO_CLASS_BE" => 2,
-                "IOPRIO_CLASS_IDLE" => 3,
-                other => return Err(Error::invalid(field, format!("{other} is no class"))),
-            };
-            let level = u32::try_from(priority.priority).ok().filter(|level| *level <= 7);
-            Some((class, level.ok_or_else(|| Error::invalid(field, "the level lies between 0 and 7"))?))
-        }
-    };
+    let io_priority = process.io_priority.as_ref().map(scheduling::io_priority).transpose()?;
     if let Some(wanted) = &process.scheduler {
-        scheduler(wanted)?;
+        scheduling::scheduler(wanted)?;
     }
+    let affinity = process.exec_cpu_affinity.as_ref().map(scheduling::affinity).transpose()?;
+    let memory_policy = linux.memory_policy.as_ref().map(scheduling::memory_policy).transpose()?;
+    let personality = linux.personality.as_ref().map(personality).transpose()?;
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     Ok(ProcessPlan {
         args: process.args.clone(),
-        env: process.env.clone(),
+        env: environment(&process.env),
         cwd: process.cwd.clone(),
         terminal: process.terminal,
         uid: process.user.uid,
@@ -158,44 +178,41 @@ pub(crate) fn plan(process: &Process) -> Result<ProcessPlan, Error> {
         limits,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: process.oom_score_adj,
-        apparmor: process.apparmor_profile.clone().filter(|profile| !profile.is_empty()),
+        apparmor: given(&process.apparmor_profile),
+        selinux: given(&process.selinux_label),
         io_priority,
         scheduler: process.scheduler.clone(),
+        affinity,
+        memory_policy,
+        personality,
+        warnings,
     })
 }
 
-fn scheduler(wanted: &Scheduler) -> Result<SchedAttr, Error> {
-    let policy = match wanted.policy.as_str() {
-        "SCHED_OTHER" => 0,
-        "SCHED_FIFO" => 1,
-        "SCHED_RR" => 2,
-        "SCHED_BATCH" => 3,
-        "SCHED_ISO" => 4,
-        "SCHED_IDLE" => 5,
-        "SCHED_DEADLINE" => 6,
-        other => return Err(Error::invalid("process.scheduler.policy", format!("{other} is no policy"))),
-    };
-    let mut flags = 0;
-    for flag in &wanted.flags {
-        flags |= match flag.as_str() {
-            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
-            "SCHED_FLAG_RECLAIM" => 0x02,
-            "SCHED_FLAG_DL_OVERRUN" => 0x04,
-            "SCHED_FLAG_KEEP_POLICY" => 0x08,
-            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
-            "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
-            "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
-            other => return Err(Error::invalid("process.scheduler.flags", format!("{other} is no flag"))),
-        };
+/// The execution domain's number (personality(2)).
+fn personality(wanted: &Personality) -> Result<u32, Error> {
+    match wanted.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(Error::invalid("linux.personality.domain", format!("{other} is no execution domain"))),
     }
-    let mut attr = SchedAttr::default();
-    attr.policy = policy;
-    attr.flags = flags;
-    attr.nice = wanted.nice;
-    attr.priority = u32::try_from(wanted.priority)
-        .map_err(|_| Error::invalid("process.scheduler.priority", "it cannot be negative"))?;
-    (attr.runtime, attr.deadline, attr.period) = (wanted.runtime, wanted.deadline, wanted.period);
-    Ok(attr)
+}
+
+/// Of a name that is given twice the last value counts, at the place of the first.
+fn environment(entries: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or("").to_string();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut list: Vec<String> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match places.get(&name(entry)) {
+            Some(at) => list[*at].clone_from(entry),
+            None => {
+                places.insert(name(entry), list.len());
+                list.push(entry.clone());
+            }
+        }
+    }
+    list
 }
 
 /// The descriptors that a process starts with.
@@ -234,12 +251,9 @@ fn limits(plan: &ProcessPlan, procfs: Option<&Procfs>, reporter: &Reporter) -> R
             other => other.map_err(|e| Fault::from(e).context(&limit.name))?,
         }
     }
-    if let Some(wanted) = &plan.scheduler {
-        let attr = scheduler(wanted).map_err(|e| Fault::new(ErrorKind::InvalidArgument, e.to_string()))?;
-        sched::set_attr(&attr).map_err(|e| Fault::from(e).context("scheduler"))?;
-    }
-    if let Some((class, level)) = plan.io_priority {
-        sched::set_io_priority(class, level).map_err(|e| Fault::from(e).context("ioPriority"))?;
+    scheduling::apply(plan.scheduler.as_ref(), plan.io_priority, plan.memory_policy.as_ref())?;
+    if let Some(domain) = plan.personality {
+        sched::set_personality(domain).map_err(|e| Fault::from(e).context("personality"))?;
     }
     if let Some(profile) = &plan.apparmor
         && let Some(procfs) = procfs
@@ -251,12 +265,18 @@ fn limits(plan: &ProcessPlan, procfs: Option<&Procfs>, reporter: &Reporter) -> R
         };
         written.map_err(|fault| fault.context(format!("AppArmor profile {profile}")))?;
     }
+    if let Some(label) = &plan.selinux
+        && let Some(procfs) = procfs
+    {
+        let written = procfs.write_own("attr/exec", label);
+        written.map_err(|fault| fault.context(format!("SELinux label {label}")))?;
+    }
     Ok(())
 }
 
 /// Whether [`apply`] needs a procfs.
 pub(crate) fn needs_procfs(plan: &ProcessPlan) -> bool {
-    plan.oom_score_adj.is_some() || plan.apparmor.is_some()
+    plan.oom_score_adj.is_some() || plan.apparmor.is_some() || plan.selinux.is_some()
 }
 
 /// Makes the descriptors 0, 1 and 2, and lets nothing else through the execve.
@@ -386,6 +406,7 @@ pub(crate) struct Surroundings<'a> {
 /// Makes the calling process what the plan says, inside the container's root; only the filter and the execve are left
 /// to do. Returns the environment.
 pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec<String>, Fault> {
+    plan.warnings.iter().for_each(|text| around.reporter.warn(text.as_str()));
     limits(plan, around.procfs, around.reporter)?;
     // A child just cloned leads no process group, so this cannot fail for that reason.
     sys::setsid()?;
@@ -433,6 +454,12 @@ pub(crate) fn make_directory(root: BorrowedFd<'_>, cwd: &str) -> Result<(), Faul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_value_of_a_name_counts() {
+        let words = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
+        assert_eq!(environment(&words("A=1 B=2 A=3=4 C= A=5")), words("A=5 B=2 C="));
+    }
 
     #[test]
     fn names_of_kernel_parameters() {

@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 
 use creel_sys::openat2;
-use rustix::fs::OFlags;
+use creel_types::ErrorKind;
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::Fault;
 use crate::mounts::{MountOptions, apply};
@@ -17,7 +18,23 @@ pub(crate) struct Procfs {
 
 impl Procfs {
     pub(crate) fn open() -> Result<Procfs, Fault> {
-        Ok(Procfs { mount: apply::new_filesystem("proc", "proc", &MountOptions::default(), &[])? })
+        match apply::new_filesystem("proc", "proc", &MountOptions::default(), &[]) {
+            // In a user namespace whose host shows only parts of its own procfs, there is none to be had.
+            Err(fault) if fault.errno == Some(libc::EPERM) => Procfs::mounted().map_err(|_| fault),
+            other => Ok(Procfs { mount: other? }),
+        }
+    }
+
+    /// The one at `/proc`, if it is one: its file system and its root say so. What is mounted over its files is no part
+    /// of it, and [`Procfs::write`] crosses no mount.
+    fn mounted() -> Result<Procfs, Fault> {
+        const ROOT_INODE: u64 = 1;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mount = rustix::fs::open("/proc", flags, Mode::empty())?;
+        if !apply::is_procfs(&mount)? || rustix::fs::fstat(&mount)?.st_ino != ROOT_INODE {
+            return Err(Fault::new(ErrorKind::InvalidArgument, "/proc is no procfs"));
+        }
+        Ok(Procfs { mount })
     }
 
     /// Writes a file of procfs in one write; no link is followed on the way to it.

@@ -20,13 +20,14 @@ const OVERLAY_OPTIONS: [(&str, &str); 3] =
 /// fsconfig(2) takes strings of less than 256 bytes.
 const MAX_STRING: usize = 255;
 
-/// The root as a mount that is attached nowhere; `None` where this kernel cannot make one (overlays before Linux 6.5,
+/// The root as a mount that is attached nowhere, private or its host's slave; `None` where this kernel cannot make one (overlays before Linux 6.5,
 /// whose layers cannot be given one by one).
-pub(crate) fn detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Fault> {
+pub(crate) fn detached(rootfs: &Rootfs, slave: bool) -> Result<Option<OwnedFd>, Fault> {
     match rootfs {
         Rootfs::Directory(path) => {
             let tree = apply::open_source(&path.display().to_string(), true)?;
-            apply::set_propagation(&tree, Propagation { mode: libc::MS_PRIVATE, recursive: true })?;
+            let mode = if slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+            apply::set_propagation(&tree, Propagation { mode, recursive: true })?;
             Ok(Some(tree))
         }
         Rootfs::Overlay { lower, upper, work } => match overlay(lower, upper, work) {
@@ -43,7 +44,7 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Fault> {
 pub(crate) fn mount(rootfs: &Rootfs, ready: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
     let tree = match ready {
         Some(tree) => Some(tree),
-        None => detached(rootfs)?,
+        None => detached(rootfs, false)?,
     };
     match (tree, rootfs) {
         (Some(tree), _) => {

@@ -14,6 +14,7 @@ use crate::devices::DeviceNode;
 use crate::error::{Error, Fault, plain};
 use crate::mounts::MountStep;
 use crate::mounts::apply;
+use crate::mounts::idmapped::Maps;
 use crate::plan::{InitPlan, Step};
 use crate::{idmap, namespaces, rootfs};
 
@@ -49,8 +50,9 @@ impl Sources {
                     open_namespace(*kind, path).map(|fd| sources.joins.push((*kind, fd)))
                 }
                 Step::OpenSources { .. } if privileged => sources.open_trees(plan),
-                Step::Root { rootfs } if privileged && far => {
-                    rootfs::detached(rootfs).map(|fd| sources.root = fd)
+                // In the child's own tree nothing is any host's slave.
+                Step::Root { rootfs, slave } if privileged && (far || *slave) => {
+                    rootfs::detached(rootfs, *slave).map(|fd| sources.root = fd)
                 }
                 _ => Ok(()),
             };
@@ -70,10 +72,15 @@ impl Sources {
             return Ok(());
         }
         let mut trees = Vec::new();
+        let mut maps = Maps::default();
         for step in &plan.steps {
             trees.push(match step {
-                Step::Mount { mount: MountStep::Bind { source, options, .. } } => {
-                    apply::open_source(source, options.recursive)?
+                Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } } => {
+                    let tree = apply::open_source(source, options.recursive)?;
+                    if let Some(map) = id_map {
+                        maps.apply(&tree, map).map_err(|fault| fault.context(source))?;
+                    }
+                    tree
                 }
                 Step::BindInit { source, .. } => apply::open_source(source, false)?,
                 Step::BindDevice { device } => open_device(device)?,

@@ -1,8 +1,8 @@
 //! What is refused before anything is done: wrong in itself, or asked for and not applied by creel.
 
-use creel_types::spec::{Linux, Namespace, NamespaceKind, Spec};
+use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec};
 
-use crate::{Error, caps, mounts, namespaces};
+use crate::{Error, mounts, namespaces};
 
 /// Checks a Spec as far as it can be checked without a host.
 ///
@@ -77,25 +77,16 @@ pub(crate) fn check_process(process: &creel_types::spec::Process) -> Result<(), 
     if process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return Err(Error::invalid("process.oomScoreAdj", "it lies between -1000 and 1000"));
     }
-    if let Some(sets) = &process.capabilities {
-        for list in [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient] {
-            for name in list {
-                if caps::number(name).is_none() {
-                    return Err(Error::invalid("process.capabilities", format!("{name} is no capability")));
-                }
-            }
-        }
-    }
-    for (field, id) in [("process.user.uid", process.user.uid), ("process.user.gid", process.user.gid)] {
+    let user = &process.user;
+    let more = user.additional_gids.iter().map(|id| ("process.user.additionalGids", *id));
+    for (field, id) in
+        [("process.user.uid", user.uid), ("process.user.gid", user.gid)].into_iter().chain(more)
+    {
         if id == u32::MAX {
             return Err(Error::invalid(field, "4294967295 is no id: the kernel reads it as \"unchanged\""));
         }
     }
-    let given = [
-        ("process.selinuxLabel", process.selinux_label.as_deref().is_some_and(|label| !label.is_empty())),
-        ("process.execCPUAffinity", process.exec_cpu_affinity.is_some()),
-    ];
-    refuse(&given)
+    Ok(())
 }
 
 fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
@@ -145,16 +136,22 @@ fn check_id_maps(linux: &Linux) -> Result<(), Error> {
         if !namespaces::has(spaces, NamespaceKind::User) {
             return Err(Error::invalid(field, "mappings are given, but no user namespace"));
         }
-        for (index, map) in maps.iter().enumerate() {
-            let field = format!("{field}[{index}]");
-            if map.size == 0 {
-                return Err(Error::invalid(field, "a mapping of no ids"));
-            }
-            // 4294967295 means "unchanged" to the kernel and is no id.
-            for first in [map.container_id, map.host_id] {
-                if u64::from(first) + u64::from(map.size) > u64::from(u32::MAX) {
-                    return Err(Error::invalid(field, "it goes beyond the last id, 4294967294"));
-                }
+        check_maps(field, maps)?;
+    }
+    Ok(())
+}
+
+/// Checks a map of ids by itself.
+pub(crate) fn check_maps(field: &str, maps: &[IdMapping]) -> Result<(), Error> {
+    for (index, map) in maps.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        if map.size == 0 {
+            return Err(Error::invalid(field, "a mapping of no ids"));
+        }
+        // 4294967295 means "unchanged" to the kernel and is no id.
+        for first in [map.container_id, map.host_id] {
+            if u64::from(first) + u64::from(map.size) > u64::from(u32::MAX) {
+                return Err(Error::invalid(field, "it goes beyond the last id, 4294967294"));
             }
         }
     }
@@ -235,12 +232,8 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
     if linux.personality.as_ref().is_some_and(|personality| !personality.flags.is_empty()) {
         return Err(Error::invalid("linux.personality.flags", "none are defined"));
     }
-    let given = [
-        ("linux.netDevices", !linux.net_devices.is_empty()),
-        ("linux.mountLabel", linux.mount_label.as_deref().is_some_and(|label| !label.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt.is_some()),
-        ("linux.memoryPolicy", linux.memory_policy.is_some()),
-    ];
+    let given =
+        [("linux.netDevices", !linux.net_devices.is_empty()), ("linux.intelRdt", linux.intel_rdt.is_some())];
     refuse(&given)
 }
 

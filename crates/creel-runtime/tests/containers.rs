@@ -5,7 +5,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 #![allow(unreachable_pub, dead_code)]
 
+mod asking;
 mod attacks;
+mod mounting;
 mod namespaces;
 mod rootless;
 mod support;
@@ -15,10 +17,12 @@ use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use asking::*;
 use attacks::*;
 use creel_runtime::{CreateOptions, Error, Group, Rootfs, Stdio};
 use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
+use mounting::*;
 use namespaces::*;
 use rootless::*;
 use support::*;
@@ -28,6 +32,23 @@ macro_rules! tests {
 }
 
 tests![
+    every_option_of_a_mount,
+    remounts,
+    idmapped_mounts,
+    read_only_mounts_hold_others,
+    targets_are_made_with_sane_modes,
+    propagation,
+    propagation_from_the_host,
+    devices,
+    devices_in_a_user_namespace,
+    unknown_capabilities_warn,
+    ids_at_the_edge,
+    environments,
+    schedulers,
+    processors_of_an_exec,
+    personalities,
+    memory_policies,
+    security_modules_that_are_missing,
     what_the_program_sees,
     mounts_are_dockers,
     masked_and_readonly_paths,
@@ -88,6 +109,11 @@ fn main() {
     // Run as a container's reaper.
     if std::env::args().next().is_some_and(|name| name.ends_with("docker-init")) {
         creel_runtime::pid1::main(std::env::args_os().skip(1));
+    }
+    // Run by a test in a mount namespace of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|name| name == "propagation_child") {
+        return propagation_child(&arguments[1..]);
     }
     if !rustix::process::geteuid().is_root() {
         if std::env::var_os("CREEL_TEST_ROOT").is_some_and(|value| value == "1") {
@@ -641,9 +667,9 @@ fn tmpfs_mode_and_copy_up() {
 
 fn what_is_not_applied_is_refused() {
     type Change = fn(&mut Spec);
-    let changes: [(&str, ErrorKind, Change); 10] = [
+    let changes: [(&str, ErrorKind, Change); 11] = [
         ("linux.intelRdt", ErrorKind::Unsupported, |s| {
-            s.linux.as_mut().unwrap().intel_rdt = Some(true.into())
+            s.linux.as_mut().unwrap().intel_rdt = Some(IntelRdt::default())
         }),
         ("linux.uidMappings", ErrorKind::InvalidArgument, |s| {
             s.linux.as_mut().unwrap().namespaces[0].kind = NamespaceKind::User;
@@ -661,7 +687,10 @@ fn what_is_not_applied_is_refused() {
         ("linux.maskedPaths[0]", ErrorKind::InvalidArgument, |s| {
             s.linux.as_mut().unwrap().masked_paths[0] = "relative".into();
         }),
-        ("mounts[7].options", ErrorKind::Unsupported, |s| {
+        ("process.selinuxLabel", ErrorKind::Unsupported, |s| {
+            s.process.as_mut().unwrap().selinux_label = Some("a:b:c:s0".into());
+        }),
+        ("mounts[7]", ErrorKind::InvalidArgument, |s| {
             s.mounts.push(mount("/x", "bind", "/tmp", "bind,idmap"))
         }),
     ];

@@ -55,3 +55,39 @@ pub fn set_personality(domain: u32) -> io::Result<()> {
     // SAFETY: changes how uname(2) answers this process; no flag that moves memory is set by the domains above.
     check(unsafe { libc::syscall(libc::SYS_personality, libc::c_ulong::from(domain)) }).map(drop)
 }
+
+/// Sets the caller's NUMA memory policy: `MPOL_*` mode with `MPOL_F_*` flags, and nodes as words of 64 bits.
+///
+/// # Errors
+/// The kernel's (set_mempolicy(2)): EINVAL for nodes that are not there or not allowed, ENOSYS without NUMA.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel reads one bit less than it is told of, hence a word more (set_mempolicy(2), "BUGS").
+    let padded: Vec<u64> = nodes.iter().copied().chain([0]).collect();
+    let (mask, bits) =
+        if nodes.is_empty() { (std::ptr::null(), 0) } else { (padded.as_ptr(), nodes.len() * 64 + 1) };
+    // SAFETY: the mask has more words than the bits that the kernel reads, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}
+
+/// Processors of the calling thread, as words of 64 bits.
+///
+/// # Errors
+/// The kernel's (sched_getaffinity(2)): EINVAL on a machine with more than 8192 processors.
+pub fn affinity() -> io::Result<Vec<u64>> {
+    let mut words = vec![0u64; 128];
+    let bytes = words.len() * 8;
+    // SAFETY: pointer and length describe one writable slice.
+    let n = check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, bytes, words.as_mut_ptr()) })?;
+    words.truncate(usize::try_from(n).unwrap_or(0) / 8);
+    Ok(words)
+}
+
+/// Puts the calling thread on processors, given as words of 64 bits.
+///
+/// # Errors
+/// The kernel's (sched_setaffinity(2)): EINVAL when none of them is there or allowed.
+pub fn set_affinity(cpus: &[u64]) -> io::Result<()> {
+    // SAFETY: pointer and length describe one slice.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) })
+        .map(drop)
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::strict::{ObjectOnly, or_default};
-pub use crate::strict::{ReadError, read};
+pub use crate::strict::{ReadError, from_json};
 
 macro_rules! documents {
     ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident : $ty:ty,)* })*) => {$(

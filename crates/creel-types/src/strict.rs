@@ -23,7 +23,7 @@ impl crate::Classify for ReadError {
 ///
 /// # Errors
 /// [`ReadError`] with the path of the field that has the wrong type, or of the object that lacks one.
-pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
+pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     // Keeping the path costs time that a document without errors need not spend.
     serde_json::from_slice(json).map_err(|first| {
         let mut document = serde_json::Deserializer::from_slice(json);
@@ -70,10 +70,10 @@ pub(crate) fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Defaul
 
 #[cfg(test)]
 mod tests {
-    use crate::spec::{Spec, read};
+    use crate::spec::{Spec, from_json};
 
     fn error(json: &str) -> String {
-        read::<Spec>(json.as_bytes()).unwrap_err().to_string()
+        from_json::<Spec>(json.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_or_null_is_passed_over() {
-        let spec: Spec = read(
+        let spec: Spec = from_json(
             br#"{"ociVersion": "1.0.0", "mounts": null, "new": {"a": [1]}, "process": {"cwd": "/", "args": null,
                  "terminal": null, "capabilities": null, "env": null}, "linux": {"sysctl": null, "devices": null}}"#,
         )

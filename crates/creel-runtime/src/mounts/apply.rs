@@ -9,11 +9,12 @@ use creel_sys::mount::{
 };
 use creel_sys::openat2;
 use creel_types::ErrorKind;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::{CgroupHierarchy, MountOptions, MountStep, Propagation, copy};
 use crate::error::Fault;
+use crate::lsm;
 use crate::path::{self, Make};
 
 const PROC_MAGIC: u64 = 0x9fa0;
@@ -59,6 +60,38 @@ pub(crate) fn set_propagation(mount: impl AsFd, change: Propagation) -> Result<(
     )?)
 }
 
+/// The kernel's own words why a configuration failed, if it left any.
+fn said(fs: &OwnedFd, error: Errno, what: &str) -> Fault {
+    let mut words = [0u8; 256];
+    let fault = match sys::fs_message(fs, &mut words) {
+        Some(text) => Fault { message: text.trim_start_matches("e ").to_string(), ..Fault::from(error) },
+        None => Fault::from(error),
+    };
+    if what.is_empty() { fault } else { fault.context(format!("option {what}")) }
+}
+
+/// Sets the options of a file system that is being made or changed; in `more` an empty value makes a flag.
+fn configure(fs: &OwnedFd, options: &MountOptions, more: &[(&str, &str)]) -> Result<(), Fault> {
+    for flag in &options.superblock {
+        sys::fsconfig_set_flag(fs, *flag).map_err(|e| said(fs, e, flag))?;
+    }
+    for (name, value) in &options.data {
+        match value {
+            Some(value) => sys::fsconfig_set_string(fs, name.as_str(), value.as_str()),
+            None => sys::fsconfig_set_flag(fs, name.as_str()),
+        }
+        .map_err(|e| said(fs, e, name))?;
+    }
+    for (name, value) in more {
+        match *value {
+            "" => sys::fsconfig_set_flag(fs, *name),
+            value => sys::fsconfig_set_string(fs, *name, value),
+        }
+        .map_err(|e| said(fs, e, name))?;
+    }
+    Ok(())
+}
+
 /// A new file system, mounted nowhere yet.
 pub(crate) fn new_filesystem(
     kind: &str,
@@ -70,35 +103,11 @@ pub(crate) fn new_filesystem(
         Errno::NODEV => Fault::new(ErrorKind::Unsupported, format!("this kernel has no file system {kind}")),
         e => e.into(),
     })?;
-    let said = |e: Errno, what: &str| {
-        let mut words = [0u8; 256];
-        let fault = match sys::fs_message(&fs, &mut words) {
-            Some(text) => Fault { message: text.trim_start_matches("e ").to_string(), ..Fault::from(e) },
-            None => Fault::from(e),
-        };
-        if what.is_empty() { fault } else { fault.context(format!("option {what}")) }
-    };
     if !source.is_empty() {
-        sys::fsconfig_set_string(&fs, "source", source).map_err(|e| said(e, "source"))?;
+        sys::fsconfig_set_string(&fs, "source", source).map_err(|e| said(&fs, e, "source"))?;
     }
-    for flag in &options.superblock {
-        sys::fsconfig_set_flag(&fs, *flag).map_err(|e| said(e, flag))?;
-    }
-    for (name, value) in &options.data {
-        match value {
-            Some(value) => sys::fsconfig_set_string(&fs, name.as_str(), value.as_str()),
-            None => sys::fsconfig_set_flag(&fs, name.as_str()),
-        }
-        .map_err(|e| said(e, name))?;
-    }
-    for (name, value) in more {
-        match *value {
-            "" => sys::fsconfig_set_flag(&fs, *name),
-            value => sys::fsconfig_set_string(&fs, *name, value),
-        }
-        .map_err(|e| said(e, name))?;
-    }
-    sys::fsconfig_create(&fs).map_err(|e| said(e, ""))?;
+    configure(&fs, options, more)?;
+    sys::fsconfig_create(&fs).map_err(|e| said(&fs, e, ""))?;
     let set = options.attributes.set | options.tree_attributes.set;
     let attributes = MountAttrFlags::from_bits_retain(set as u32);
     let mount = sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
@@ -139,10 +148,13 @@ pub(crate) fn mount(
     source: Option<OwnedFd>,
 ) -> Result<OwnedFd, Fault> {
     match step {
-        MountStep::New { destination, filesystem, source, options } => {
+        MountStep::New { destination, filesystem, source, options, label, .. } => {
             let (target, existed) =
                 directory(root, destination, matches!(filesystem.as_str(), "proc" | "sysfs"))?;
             let mut more = Vec::new();
+            if let Some(label) = label.as_deref().filter(|_| lsm::selinux_is_on()) {
+                more.push(("context", label));
+            }
             let mode;
             let has = |name: &str| options.data.iter().any(|(known, _)| known == name);
             // A tmpfs over a directory of the image looks like that directory (as runc does it).
@@ -150,7 +162,11 @@ pub(crate) fn mount(
                 mode = format!("{:o}", rustix::fs::fstat(&target)?.st_mode & 0o7777);
                 more.push(("mode", mode.as_str()));
             }
-            let mount = new_filesystem(filesystem, source, options, &more)?;
+            let mount = match new_filesystem(filesystem, source, options, &more) {
+                // Only the owner of the network or IPC namespace may; the host's view is the same one then.
+                Err(fault) if fault.errno == Some(libc::EPERM) => host_view(filesystem, options, fault)?,
+                other => other?,
+            };
             if options.copy_up {
                 copy::tree(&target, &mount)?;
             }
@@ -161,10 +177,51 @@ pub(crate) fn mount(
             let tree = source.ok_or_else(|| Fault::new(ErrorKind::Internal, "its source was not opened"))?;
             bind(root, destination, tree, options)
         }
+        MountStep::Change { destination, options } => change(root, destination, options),
         MountStep::Cgroup { destination, hierarchies, namespaced, options } => {
             cgroup(root, destination, hierarchies, *namespaced, options)
         }
     }
+}
+
+/// What stands in for a file system that belongs to a namespace which the container shares with its host.
+fn host_view(filesystem: &str, options: &MountOptions, refused: Fault) -> Result<OwnedFd, Fault> {
+    let source = match filesystem {
+        "sysfs" => "/sys",
+        "mqueue" => "/dev/mqueue",
+        _ => return Err(refused),
+    };
+    let tree = open_source(source, true).map_err(|_| refused)?;
+    set_propagation(&tree, Propagation { mode: libc::MS_PRIVATE, recursive: true })?;
+    set_attributes(&tree, options.attributes.set | options.tree_attributes.set, 0, true)?;
+    Ok(tree)
+}
+
+/// `remount`: changes what is mounted at a destination. Options that are not named stay, so that a user namespace never
+/// has to repeat what it could not take away.
+fn change(root: BorrowedFd<'_>, destination: &str, options: &MountOptions) -> Result<OwnedFd, Fault> {
+    let nothing =
+        || Fault::new(ErrorKind::InvalidArgument, "nothing is mounted there that could be remounted");
+    let target = path::find(root, destination)?.ok_or_else(nothing)?;
+    let seen = rustix::fs::statx(&target, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    if !seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Err(nothing());
+    }
+    if !options.bind && !(options.superblock.is_empty() && options.data.is_empty()) {
+        let flags = sys::FsPickFlags::FSPICK_EMPTY_PATH | sys::FsPickFlags::FSPICK_CLOEXEC;
+        let fs = sys::fspick(&target, c"", flags)?;
+        configure(&fs, options, &[])?;
+        sys::fsconfig_reconfigure(&fs).map_err(|e| said(&fs, e, ""))?;
+    }
+    for (attributes, tree) in [(options.attributes, false), (options.tree_attributes, true)] {
+        if !attributes.is_empty() {
+            set_attributes(&target, attributes.set, attributes.clear, tree)?;
+        }
+    }
+    if let Some(change) = options.propagation {
+        set_propagation(&target, change)?;
+    }
+    Ok(target)
 }
 
 /// Attaches an opened tree at a destination, which is made as what the tree is: a directory or a file.
@@ -298,7 +355,8 @@ impl Masks {
             // The container's own /dev/null may be anything; the host's is checked all the same.
             let null = open_source("/dev/null", false)?;
             let stat = rustix::fs::fstat(&null)?;
-            if stat.st_rdev != creel_sys::dev::makedev(1, 3) {
+            let is_char = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+            if !is_char || stat.st_rdev != creel_sys::dev::makedev(1, 3) {
                 return Err(Fault::new(ErrorKind::Internal, "the host's /dev/null is no null device"));
             }
             return Ok(sys::attach(&null, &target)?);

@@ -3,11 +3,12 @@
 pub(crate) mod apply;
 mod cgroup;
 mod copy;
+pub(crate) mod idmapped;
 pub mod options;
 
 use std::path::Path;
 
-use creel_types::spec::{NamespaceKind, Spec};
+use creel_types::spec::{IdMapping, Linux, Mount, NamespaceKind, Spec};
 use serde::Serialize;
 
 pub use cgroup::{CgroupHierarchy, cgroup_hierarchies};
@@ -15,8 +16,19 @@ pub use options::{Attributes, MountOptions, Propagation};
 
 use crate::{Error, Facts, namespaces, validate};
 
+/// How the owners of an idmapped mount's files are shown (mount_setattr(2), "ID-mapped mounts").
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IdMap {
+    /// User ids: in the file system, and shown.
+    pub uids: Vec<IdMapping>,
+    /// Group ids.
+    pub gids: Vec<IdMapping>,
+    /// Whether the mounts below it are mapped too.
+    pub recursive: bool,
+}
+
 /// One mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum MountStep {
     /// A file system.
@@ -27,7 +39,20 @@ pub enum MountStep {
         filesystem: String,
         /// Device or name, as it is shown in mountinfo.
         source: String,
+        /// SELinux context of its files; used where SELinux is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
+        /// It becomes read-only after everything that lies below it is in place.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        seal_later: bool,
         /// Options.
+        options: MountOptions,
+    },
+    /// A change of what is mounted already.
+    Change {
+        /// Absolute path inside the container; something must be mounted there.
+        destination: String,
+        /// Options: of the mount only, if they say `bind`; otherwise of its file system, too.
         options: MountOptions,
     },
     /// A file or directory of the host.
@@ -36,6 +61,9 @@ pub enum MountStep {
         destination: String,
         /// Absolute path on the host.
         source: String,
+        /// How owners are shown.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id_map: Option<IdMap>,
         /// Options.
         options: MountOptions,
     },
@@ -57,6 +85,7 @@ impl MountStep {
     pub fn destination(&self) -> &str {
         match self {
             MountStep::New { destination, .. }
+            | MountStep::Change { destination, .. }
             | MountStep::Bind { destination, .. }
             | MountStep::Cgroup { destination, .. } => destination,
         }
@@ -68,7 +97,13 @@ impl MountStep {
             MountStep::New { filesystem, .. } => filesystem,
             MountStep::Bind { source, .. } => source,
             MountStep::Cgroup { .. } => "cgroup",
+            MountStep::Change { .. } => "other options",
         }
+    }
+
+    /// Whether [`crate::Step::SealMounts`] makes it read-only.
+    pub fn is_sealed_later(&self) -> bool {
+        matches!(self, MountStep::New { seal_later: true, .. })
     }
 }
 
@@ -89,62 +124,117 @@ const PROC_FILES: [&str; 10] = [
 
 /// The mounts of a Spec, in its order.
 pub(crate) fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Vec<MountStep>, Error> {
-    let empty = Vec::new();
-    let spaces = spec.linux.as_ref().map_or(&empty, |linux| &linux.namespaces);
-    let mut steps = Vec::with_capacity(spec.mounts.len());
-    for (index, mount) in spec.mounts.iter().enumerate() {
-        let field = format!("mounts[{index}]");
-        let destination = clean(&format!("{field}.destination"), &mount.destination)?;
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::unsupported(field, "idmapped mounts are not supported yet"));
-        }
-        let options = options::parse(&format!("{field}.options"), &mount.options)?;
-        let filesystem = mount.kind.as_deref().unwrap_or("");
-        let is_bind = options.bind || filesystem == "bind";
-        if destination.starts_with("/proc/") && !(is_bind && PROC_FILES.contains(&destination.as_str())) {
-            return Err(Error::invalid(
-                field,
-                format!("{destination} is inside /proc and cannot be mounted over"),
-            ));
-        }
-        if destination == "/proc" && filesystem != "proc" && !is_bind {
-            return Err(Error::invalid(field, "only procfs can be mounted on /proc"));
-        }
-        if is_bind {
-            let source = mount.source.as_deref().unwrap_or("");
-            if source.is_empty() || source.contains('\0') {
-                return Err(Error::invalid(format!("{field}.source"), "a bind mount needs a path to bind"));
-            }
-            let source = bundle.join(source).display().to_string();
-            steps.push(MountStep::Bind { destination, source, options });
-            continue;
-        }
-        if options.copy_up && filesystem != "tmpfs" {
-            return Err(Error::invalid(field, "tmpcopyup is an option of tmpfs"));
-        }
-        let source = mount.source.clone().unwrap_or_else(|| filesystem.to_string());
-        match filesystem {
-            "" | "none" => return Err(Error::invalid(field, "neither a type nor bind is given")),
-            "cgroup" | "cgroup2" => {
-                let namespaced = namespaces::has(spaces, NamespaceKind::Cgroup);
-                let hierarchies = match filesystem {
-                    "cgroup" => facts.cgroups.iter().filter(|group| !group.is_unified()).cloned().collect(),
-                    _ => Vec::new(),
-                };
-                steps.push(MountStep::Cgroup { destination, hierarchies, namespaced, options });
-            }
-            _ if filesystem.contains('\0') => return Err(Error::invalid(field, "the type holds a NUL")),
-            _ => {
-                steps.push(MountStep::New { destination, filesystem: filesystem.into(), source, options });
-            }
-        }
-    }
-    Ok(steps)
+    let default = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&default);
+    let one = |(index, mount)| plan_one(&format!("mounts[{index}]"), mount, linux, bundle, facts);
+    spec.mounts.iter().enumerate().map(one).collect()
 }
 
-/// An absolute destination without doubled slashes, `.` and `..` (which stays at the root as in a chroot).
+fn plan_one(
+    field: &str,
+    mount: &Mount,
+    linux: &Linux,
+    bundle: &Path,
+    facts: &Facts,
+) -> Result<MountStep, Error> {
+    let destination = clean(&format!("{field}.destination"), &mount.destination)?;
+    let mut options = options::parse(&format!("{field}.options"), &mount.options)?;
+    let filesystem = mount.kind.as_deref().unwrap_or("");
+    let is_bind = options.bind || filesystem == "bind";
+    let id_map = id_map(field, mount, options.id_map, linux)?;
+    if id_map.is_some() && (!is_bind || options.remount) {
+        return Err(Error::invalid(field, "only bind mounts can show their owners through a map"));
+    }
+    let below_proc = destination.starts_with("/proc/");
+    if below_proc && !(is_bind && !options.remount && PROC_FILES.contains(&destination.as_str())) {
+        return Err(Error::invalid(
+            field,
+            format!("{destination} is inside /proc and cannot be mounted over"),
+        ));
+    }
+    if options.copy_up && (filesystem != "tmpfs" || is_bind || options.remount) {
+        return Err(Error::invalid(field, "tmpcopyup is an option of a new tmpfs"));
+    }
+    if options.remount {
+        return Ok(MountStep::Change { destination, options });
+    }
+    if destination == "/proc" && filesystem != "proc" && !is_bind {
+        return Err(Error::invalid(field, "only procfs can be mounted on /proc"));
+    }
+    if is_bind {
+        let source = mount.source.as_deref().unwrap_or("");
+        if source.is_empty() || source.contains('\0') {
+            return Err(Error::invalid(format!("{field}.source"), "a bind mount needs a path to bind"));
+        }
+        if let Some((name, _)) = options.data.first() {
+            return Err(Error::invalid(field, format!("a bind mount has no option {name}")));
+        }
+        let source = bundle.join(source).display().to_string();
+        return Ok(MountStep::Bind { destination, source, id_map, options });
+    }
+    let source = mount.source.clone().unwrap_or_else(|| filesystem.to_string());
+    match filesystem {
+        "" | "none" => Err(Error::invalid(field, "neither a type nor bind is given")),
+        "cgroup" | "cgroup2" => {
+            let namespaced = namespaces::has(&linux.namespaces, NamespaceKind::Cgroup);
+            let hierarchies = match filesystem {
+                "cgroup" => facts.cgroups.iter().filter(|group| !group.is_unified()).cloned().collect(),
+                _ => Vec::new(),
+            };
+            Ok(MountStep::Cgroup { destination, hierarchies, namespaced, options })
+        }
+        _ if filesystem.contains('\0') || source.contains('\0') => {
+            Err(Error::invalid(field, "the type or the source holds a NUL"))
+        }
+        _ => {
+            let read_only = options.attributes.set & creel_sys::mount::ATTR_RDONLY;
+            // Mount points and devices are still to be made in it.
+            let seal_later = read_only != 0 && (filesystem == "tmpfs" || destination == "/dev");
+            if seal_later {
+                options.attributes.set &= !read_only;
+            } else if read_only != 0 && source.starts_with('/') {
+                // A journal is not to be replayed on a medium that is read-only.
+                options.superblock.push("ro");
+            }
+            let label = linux.mount_label.clone().filter(|label| !label.is_empty());
+            // These have no files of their own to be labelled.
+            let label = label.filter(|_| !matches!(filesystem, "proc" | "sysfs" | "mqueue"));
+            Ok(MountStep::New {
+                destination,
+                filesystem: filesystem.into(),
+                source,
+                label,
+                seal_later,
+                options,
+            })
+        }
+    }
+}
+
+/// The map of an idmapped mount: its own, or that of the container's user namespace.
+fn id_map(field: &str, mount: &Mount, asked: Option<bool>, linux: &Linux) -> Result<Option<IdMap>, Error> {
+    let (uids, gids) = (&mount.uid_mappings, &mount.gid_mappings);
+    let (uids, gids) = match (uids.is_empty(), gids.is_empty(), asked) {
+        (true, true, None) => return Ok(None),
+        (true, true, Some(_)) => (&linux.uid_mappings, &linux.gid_mappings),
+        _ => (uids, gids),
+    };
+    if uids.is_empty() || gids.is_empty() {
+        let text =
+            "an idmapped mount needs uidMappings and gidMappings, its own or those of a new user namespace";
+        return Err(Error::invalid(field, text));
+    }
+    validate::check_maps(&format!("{field}.uidMappings"), uids)?;
+    validate::check_maps(&format!("{field}.gidMappings"), gids)?;
+    Ok(Some(IdMap { uids: uids.clone(), gids: gids.clone(), recursive: asked == Some(true) }))
+}
+
+/// An absolute destination without doubled slashes, `.` and `..` (which stays at the root as in a chroot). A relative
+/// one begins at the root, as the specification allows for old configurations.
 fn clean(field: &str, path: &str) -> Result<String, Error> {
-    validate::absolute(field, path)?;
+    if path.contains('\0') {
+        return Err(Error::invalid(field, "a path holds a NUL"));
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -33,9 +33,40 @@ impl Attributes {
 
     fn remove(&mut self, bits: u64) {
         self.set &= !bits;
-        // Clearing one access time mode means going back to the default, which is the mask's zero.
-        self.clear |= if bits & sys::ATTR_ATIME_MASK != 0 { sys::ATTR_ATIME_MASK } else { bits };
+        self.clear |= bits;
     }
+
+    /// Leaves one access time mode for the default, which is the mask's zero; another mode that was chosen stays.
+    fn leave(&mut self, mode: u64) {
+        let chosen = self.set & sys::ATTR_ATIME_MASK;
+        if chosen == 0 || chosen == mode {
+            self.set &= !sys::ATTR_ATIME_MASK;
+            self.clear |= sys::ATTR_ATIME_MASK;
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Set(bits) => self.add(bits),
+            Change::Clear(bits) => self.remove(bits),
+            Change::Relatime => {
+                self.set &= !sys::ATTR_ATIME_MASK;
+                self.clear |= sys::ATTR_ATIME_MASK;
+            }
+            Change::Leave(mode) => self.leave(mode),
+        }
+    }
+}
+
+/// What a word does to a mount's attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Set(u64),
+    Clear(u64),
+    /// Back to the default access time mode.
+    Relatime,
+    /// The opposite of one access time mode.
+    Leave(u64),
 }
 
 /// A change of propagation.
@@ -67,6 +98,12 @@ pub struct MountOptions {
     /// What is left for the file system: name and value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<(String, Option<String>)>,
+    /// `remount`: what is mounted there already is changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub remount: bool,
+    /// `idmap` (false) or `ridmap` (true, the whole tree): owners are shown through a map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_map: Option<bool>,
     /// `tmpcopyup`: a new tmpfs gets a copy of what it hides.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub copy_up: bool,
@@ -88,71 +125,82 @@ pub fn propagation(word: &str) -> Option<Propagation> {
     Some(Propagation { mode, recursive })
 }
 
-/// Whether the word sets (true) or clears (false) attribute bits.
-fn attribute(word: &str) -> Option<(bool, u64)> {
+/// What a word changes, if it is about attributes.
+fn attribute(word: &str) -> Option<Change> {
     Some(match word {
-        "ro" => (true, sys::ATTR_RDONLY),
-        "rw" => (false, sys::ATTR_RDONLY),
-        "nosuid" => (true, sys::ATTR_NOSUID),
-        "suid" => (false, sys::ATTR_NOSUID),
-        "nodev" => (true, sys::ATTR_NODEV),
-        "dev" => (false, sys::ATTR_NODEV),
-        "noexec" => (true, sys::ATTR_NOEXEC),
-        "exec" => (false, sys::ATTR_NOEXEC),
-        "noatime" => (true, sys::ATTR_NOATIME),
-        "strictatime" => (true, sys::ATTR_STRICTATIME),
-        "relatime" | "atime" | "norelatime" | "nostrictatime" => (false, sys::ATTR_ATIME_MASK),
-        "nodiratime" => (true, sys::ATTR_NODIRATIME),
-        "diratime" => (false, sys::ATTR_NODIRATIME),
-        "nosymfollow" => (true, sys::ATTR_NOSYMFOLLOW),
-        "symfollow" => (false, sys::ATTR_NOSYMFOLLOW),
+        "ro" => Change::Set(sys::ATTR_RDONLY),
+        "rw" => Change::Clear(sys::ATTR_RDONLY),
+        "nosuid" => Change::Set(sys::ATTR_NOSUID),
+        "suid" => Change::Clear(sys::ATTR_NOSUID),
+        "nodev" => Change::Set(sys::ATTR_NODEV),
+        "dev" => Change::Clear(sys::ATTR_NODEV),
+        "noexec" => Change::Set(sys::ATTR_NOEXEC),
+        "exec" => Change::Clear(sys::ATTR_NOEXEC),
+        "noatime" => Change::Set(sys::ATTR_NOATIME),
+        "atime" => Change::Leave(sys::ATTR_NOATIME),
+        "strictatime" => Change::Set(sys::ATTR_STRICTATIME),
+        "nostrictatime" => Change::Leave(sys::ATTR_STRICTATIME),
+        "relatime" => Change::Relatime,
+        "norelatime" => Change::Leave(sys::ATTR_RELATIME),
+        "nodiratime" => Change::Set(sys::ATTR_NODIRATIME),
+        "diratime" => Change::Clear(sys::ATTR_NODIRATIME),
+        "nosymfollow" => Change::Set(sys::ATTR_NOSYMFOLLOW),
+        "symfollow" => Change::Clear(sys::ATTR_NOSYMFOLLOW),
         _ => return None,
     })
 }
 
+/// Flags of the superblock and their opposites, as fsconfig(2) names them.
+const SUPERBLOCK: [(&str, &str); 4] =
+    [("sync", "async"), ("dirsync", ""), ("lazytime", "nolazytime"), ("mand", "nomand")];
+
+/// Takes a word about the superblock; the last one of a pair counts.
+fn superblock(words: &mut Vec<&'static str>, word: &str) -> bool {
+    for (on, off) in SUPERBLOCK {
+        if word == on || word == off {
+            words.retain(|known| *known != on && *known != off);
+            words.push(if word == on { on } else { off });
+            return true;
+        }
+    }
+    false
+}
+
 /// Parses the options of the mount that `field` names (for error texts).
 ///
+/// Words that nobody knows are handed to the file system, which refuses them itself. `iversion` and `noiversion` change
+/// nothing: the mount API has no such flag, and file systems that count versions do so by themselves. `loud` and
+/// `silent` are about the kernel's log, to which this API does not write.
+///
 /// # Errors
-/// [`Error::Unsupported`] for what the specification knows and creel does not apply; words that nobody knows are
-/// handed to the file system, which refuses them itself; a bind mount has no file system, so there they are
-/// [`Error::Invalid`].
+/// [`Error::Invalid`] for a word that the kernel cannot be given; also for what a file system would have to read in the
+/// options of a bind mount, which has none.
 pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
     let mut options = MountOptions::default();
     for word in words {
-        if let Some((set, bits)) = attribute(word) {
-            let to = &mut options.attributes;
-            if set {
-                to.add(bits)
-            } else {
-                to.remove(bits)
-            }
+        if let Some(change) = attribute(word) {
+            options.attributes.apply(change);
             continue;
         }
-        if let Some((set, bits)) = word.strip_prefix('r').and_then(attribute) {
-            let to = &mut options.tree_attributes;
-            if set {
-                to.add(bits)
-            } else {
-                to.remove(bits)
-            }
+        if let Some(change) = word.strip_prefix('r').and_then(attribute) {
+            options.tree_attributes.apply(change);
             continue;
         }
         if let Some(change) = propagation(word) {
             options.propagation = Some(change);
             continue;
         }
+        if superblock(&mut options.superblock, word) {
+            continue;
+        }
         match word.as_str() {
             "bind" => options.bind = true,
             "rbind" => (options.bind, options.recursive) = (true, true),
-            "defaults" | "async" | "nomand" | "noiversion" | "nolazytime" | "loud" | "silent" => {}
-            "sync" => options.superblock.push("sync"),
-            "dirsync" => options.superblock.push("dirsync"),
-            "lazytime" => options.superblock.push("lazytime"),
-            "mand" => options.superblock.push("mand"),
+            "remount" => options.remount = true,
+            "defaults" | "iversion" | "noiversion" | "loud" | "silent" => {}
+            "idmap" => options.id_map = options.id_map.or(Some(false)),
+            "ridmap" => options.id_map = Some(true),
             "tmpcopyup" => options.copy_up = true,
-            "remount" | "idmap" | "ridmap" => {
-                return Err(Error::unsupported(field, format!("the option {word} is not supported yet")));
-            }
             "" => return Err(Error::invalid(field, "an option is empty")),
             _ if word.contains('\0') => return Err(Error::invalid(field, "an option holds a NUL")),
             _ => options.data.push(match word.split_once('=') {
@@ -160,6 +208,10 @@ pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
                 None => (word.clone(), None),
             }),
         }
+    }
+    if !options.remount {
+        // What a new file system is anyway need not be said.
+        options.superblock.retain(|word| SUPERBLOCK.iter().any(|(on, _)| on == word));
     }
     if options.bind
         && let Some((name, _)) = options.data.first()
@@ -185,6 +237,15 @@ mod tests {
         assert_eq!(parsed("rw,ro").attributes, Attributes { set: sys::ATTR_RDONLY, clear: 0 });
         let times = parsed("noatime,strictatime").attributes;
         assert_eq!(times, Attributes { set: sys::ATTR_STRICTATIME, clear: sys::ATTR_ATIME_MASK });
+        let default = Attributes { set: 0, clear: sys::ATTR_ATIME_MASK };
+        for words in ["noatime,atime", "strictatime,nostrictatime", "strictatime,relatime", "norelatime"] {
+            assert_eq!(parsed(words).attributes, default, "{words}");
+        }
+        for words in ["strictatime,atime", "strictatime,norelatime", "noatime,strictatime"] {
+            assert_eq!(parsed(words).attributes.set, sys::ATTR_STRICTATIME, "{words}");
+        }
+        assert!(parsed("sync,lazytime,async,nolazytime").superblock.is_empty());
+        assert_eq!(parsed("remount,sync,async,lazytime").superblock, ["async", "lazytime"]);
         assert_eq!(parsed("rshared,rprivate").propagation.unwrap().mode, libc::MS_PRIVATE);
     }
 

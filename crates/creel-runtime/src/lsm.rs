@@ -1,0 +1,34 @@
+//! Security modules of the host: whether they are there, and what a process asks of them.
+
+use creel_types::spec::Process;
+
+use crate::Error;
+
+const SELINUX_MAGIC: u64 = 0xf97c_ff8c;
+
+/// Whether SELinux is on: its file system is mounted, with a policy loaded (selinux(8)).
+pub(crate) fn selinux_is_on() -> bool {
+    rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|stat| stat.f_type as u64 == SELINUX_MAGIC)
+}
+
+/// Whether AppArmor is on (apparmor(7)).
+fn apparmor_is_on() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
+}
+
+/// Refuses a label or a profile that nothing here would enforce.
+///
+/// # Errors
+/// [`Error::Unsupported`].
+pub(crate) fn check(process: &Process) -> Result<(), Error> {
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    if given(&process.selinux_label) && !selinux_is_on() {
+        let text = "SELinux is disabled or not supported here; leave the label out";
+        return Err(Error::unsupported("process.selinuxLabel", text));
+    }
+    if given(&process.apparmor_profile) && !apparmor_is_on() {
+        let text = "AppArmor is disabled or not supported here; leave the profile out";
+        return Err(Error::unsupported("process.apparmorProfile", text));
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! User namespaces that only carry a map: for idmapped mounts.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use creel_sys::clone::{Clone, Cloned, NEWUSER, clone};
+use creel_sys::mount::{self as sys, EMPTY_PATH, MountAttr, RECURSIVE};
+use creel_sys::pidfd;
+use creel_sys::process::{Whom, exit_now, set_pdeathsig, wait};
+use creel_types::ErrorKind;
+use rustix::fs::{Mode, OFlags};
+
+use super::IdMap;
+use crate::error::Fault;
+use crate::idmap;
+
+/// The namespaces made so far: mounts with the same map share one.
+#[derive(Debug, Default)]
+pub(crate) struct Maps {
+    made: Vec<(IdMap, OwnedFd)>,
+}
+
+impl Maps {
+    /// Has the mount `tree`, which is attached nowhere, show owners through a map.
+    pub(crate) fn apply(&mut self, tree: &OwnedFd, map: &IdMap) -> Result<(), Fault> {
+        let same = |known: &IdMap| known.uids == map.uids && known.gids == map.gids;
+        if !self.made.iter().any(|(known, _)| same(known)) {
+            let made = namespace(map).map_err(|fault| fault.context("cannot make the map of ids"))?;
+            self.made.push((map.clone(), made));
+        }
+        let Some((_, namespace)) = self.made.iter().find(|(known, _)| same(known)) else { return Ok(()) };
+        let flags = EMPTY_PATH | if map.recursive { RECURSIVE } else { 0 };
+        let attr =
+            MountAttr { set: sys::ATTR_IDMAP, userns: Some(namespace.as_fd()), ..MountAttr::default() };
+        sys::mount_setattr(tree, c"", flags, &attr).map_err(|e| match e.raw_os_error() {
+            Some(libc::EINVAL) => Fault {
+                message: "its file system does not take a map of ids, or has one already".into(),
+                ..Fault::new(ErrorKind::Unsupported, "")
+            },
+            _ => Fault::from(e).context("cannot map its ids"),
+        })
+    }
+}
+
+/// A user namespace is made by a process; this one lives until its map is written.
+fn namespace(map: &IdMap) -> Result<OwnedFd, Fault> {
+    let (pid, process) = match clone(&Clone { flags: NEWUSER, cgroup: None })? {
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        Cloned::Child => {
+            let _ = set_pdeathsig(libc::SIGKILL);
+            // Killed below; or by the kernel, with its parent.
+            std::thread::sleep(std::time::Duration::from_secs(60));
+            exit_now(0)
+        }
+    };
+    let made = idmap::write_maps(pid, &map.uids, &map.gids)
+        .map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
+        .and_then(|()| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(format!("/proc/{pid}/ns/user"), flags, Mode::empty())?)
+        });
+    let _ = pidfd::send_signal(&process, libc::SIGKILL);
+    let _ = wait(Whom::Pidfd(process.as_fd()), true);
+    made
+}

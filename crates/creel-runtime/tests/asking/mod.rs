@@ -1,0 +1,162 @@
+//! What a process may ask for, seen from inside: scheduling, processors, memory policy, personality, environment.
+
+use creel_types::spec::*;
+
+use crate::support::*;
+use crate::text;
+
+pub(crate) fn unknown_capabilities_warn() {
+    let dir = scratch();
+    let mut spec = shell("grep CapEff /proc/self/status");
+    spec.process.as_mut().unwrap().capabilities = Some(Capabilities {
+        bounding: vec!["CAP_FLY".into(), "CAP_CHOWN".into()],
+        effective: vec!["CAP_FLY".into(), "CAP_CHOWN".into()],
+        permitted: vec!["CAP_CHOWN".into()],
+        ..Capabilities::default()
+    });
+    let (stdio, reader) = pipes();
+    let created = create(&spec, &overlay(dir.path()), stdio).unwrap();
+    assert_eq!(created.warnings, ["unknown capabilities were left out: CAP_FLY"]);
+    let started = created.start().unwrap();
+    assert_eq!(read(reader), "CapEff:\t0000000000000001\n");
+    finish(&started.pidfd);
+}
+
+pub(crate) fn ids_at_the_edge() {
+    let mut spec = shell("id -u; id -g; id -G");
+    spec.process.as_mut().unwrap().user = User {
+        uid: 3_000_000_000,
+        gid: 4_294_967_294,
+        additional_gids: vec![2_147_483_648],
+        ..User::default()
+    };
+    let seen = text(run(&spec));
+    assert_eq!(seen, "3000000000\n4294967294\n4294967294 2147483648\n");
+    let user = |user: User| {
+        let mut spec = shell("id");
+        spec.process.as_mut().unwrap().user = user;
+        run(&spec).unwrap_err().to_string()
+    };
+    let max = u32::MAX;
+    assert!(user(User { uid: max, ..User::default() }).starts_with("process.user.uid: "));
+    assert!(user(User { gid: max, ..User::default() }).starts_with("process.user.gid: "));
+    assert!(
+        user(User { additional_gids: vec![max], ..User::default() })
+            .starts_with("process.user.additionalGids")
+    );
+}
+
+pub(crate) fn environments() {
+    let mut spec = docker_like(&["env"]);
+    let env = |spec: &mut Spec, text: &[&str]| {
+        spec.process.as_mut().unwrap().env = text.iter().map(|entry| entry.to_string()).collect();
+    };
+    env(&mut spec, &["PATH=/bin", "A=1", "HOME=/x", "B=", "A=2=3"]);
+    assert_eq!(text(run(&spec)), "PATH=/bin\nA=2=3\nHOME=/x\nB=\n");
+    for wrong in ["NAME", "", "=x", "A=b\0c"] {
+        env(&mut spec, &[wrong]);
+        assert!(run(&spec).unwrap_err().to_string().starts_with("process.env: "), "{wrong:?}");
+    }
+    let mut spec = docker_like(&["echo", "a\0b"]);
+    assert!(run(&spec).unwrap_err().to_string().starts_with("process.args: "));
+    spec.process.as_mut().unwrap().args = vec![String::new()];
+    assert!(run(&spec).unwrap_err().to_string().starts_with("process.args: "));
+}
+
+pub(crate) fn schedulers() {
+    // Fields 18 and 41 of stat(5): nice counts from 20 in priority; the policy is the last but eleven.
+    let seen = |scheduler: Scheduler, io: Option<IoPriority>| {
+        let mut spec = docker_like(&["cat", "/proc/self/stat"]);
+        let process = spec.process.as_mut().unwrap();
+        (process.scheduler, process.io_priority) = (Some(scheduler), io);
+        let stat = text(run(&spec));
+        let fields: Vec<String> =
+            stat.rsplit(')').next().unwrap().split_whitespace().map(str::to_string).collect();
+        (fields[16].clone(), fields[38].clone())
+    };
+    let of = |policy: &str| Scheduler { policy: policy.into(), ..Scheduler::default() };
+    assert_eq!(seen(Scheduler { nice: 7, ..of("SCHED_BATCH") }, None), ("7".into(), "3".into()));
+    assert_eq!(
+        seen(Scheduler { flags: vec!["SCHED_FLAG_RESET_ON_FORK".into()], ..of("SCHED_IDLE") }, None).1,
+        "5"
+    );
+    let io = IoPriority { class: "IOPRIO_CLASS_BE".into(), priority: 6 };
+    assert_eq!(seen(Scheduler { nice: 3, ..of("SCHED_OTHER") }, Some(io)).0, "3");
+}
+
+pub(crate) fn processors_of_an_exec() {
+    let sleeper = Sleeper::new(|_| {});
+    let seen = |initial: Option<&str>, last: Option<&str>| {
+        sleeper.run(&["grep", "Cpus_allowed_list", "/proc/self/status"], |process| {
+            process.exec_cpu_affinity = Some(ExecCpuAffinity {
+                initial: initial.map(str::to_string),
+                last: last.map(str::to_string),
+            });
+        })
+    };
+    let own = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap().to_string()
+    };
+    let before = own();
+    assert_eq!(text(seen(Some("0"), None)), "Cpus_allowed_list:\t0\n");
+    assert_eq!(text(seen(None, Some("0"))), "Cpus_allowed_list:\t0\n");
+    if std::thread::available_parallelism().unwrap().get() > 1 {
+        assert_eq!(text(seen(Some("1"), Some("0"))), "Cpus_allowed_list:\t0\n");
+        assert_eq!(text(seen(Some("0-1"), Some("1"))), "Cpus_allowed_list:\t1\n");
+    }
+    for (initial, last) in [(Some("4000"), None), (None, Some("4000")), (Some("x"), None)] {
+        assert!(
+            seen(initial, last).unwrap_err().to_string().contains("execCPUAffinity"),
+            "{initial:?} {last:?}"
+        );
+    }
+    assert_eq!(own(), before, "the caller's processors are as they were");
+}
+
+pub(crate) fn personalities() {
+    let mut spec = docker_like(&["sh", "-c", "cat /proc/self/personality"]);
+    spec.linux.as_mut().unwrap().personality =
+        Some(Personality { domain: "LINUX32".into(), ..Personality::default() });
+    assert_eq!(text(run(&spec)), "00000008\n");
+    let sleeper =
+        Sleeper::new(|new| new.linux.as_mut().unwrap().personality = spec.linux.clone().unwrap().personality);
+    assert_eq!(text(sleeper.run(&["cat", "/proc/self/personality"], |_| {})), "00000008\n");
+    spec.linux.as_mut().unwrap().personality.as_mut().unwrap().flags = vec!["ADDR_NO_RANDOMIZE".into()];
+    assert!(run(&spec).unwrap_err().to_string().starts_with("linux.personality.flags"));
+    spec.linux.as_mut().unwrap().personality =
+        Some(Personality { domain: "BSD".into(), ..Personality::default() });
+    assert!(run(&spec).unwrap_err().to_string().starts_with("linux.personality.domain"));
+}
+
+pub(crate) fn memory_policies() {
+    let mut spec = docker_like(&["sh", "-c", "head -1 /proc/self/numa_maps"]);
+    spec.linux.as_mut().unwrap().memory_policy =
+        Some(MemoryPolicy { mode: "MPOL_BIND".into(), nodes: Some("0".into()), ..MemoryPolicy::default() });
+    match run(&spec) {
+        Ok((seen, _)) => assert!(seen.contains(" bind:0 ") || seen.contains("No such file"), "{seen}"),
+        // Without NUMA the kernel has no such call, and that is said.
+        Err(e) => assert!(e.to_string().contains("memoryPolicy"), "{e}"),
+    }
+    spec.linux.as_mut().unwrap().memory_policy.as_mut().unwrap().nodes = Some("77".into());
+    assert!(run(&spec).unwrap_err().to_string().contains("memoryPolicy"));
+    spec.linux.as_mut().unwrap().memory_policy.as_mut().unwrap().mode = "MPOL_SOME".into();
+    assert!(run(&spec).unwrap_err().to_string().starts_with("linux.memoryPolicy.mode"));
+}
+
+pub(crate) fn security_modules_that_are_missing() {
+    if std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y")) {
+        println!("skipped: AppArmor is on");
+        return;
+    }
+    let mut spec = shell("true");
+    spec.process.as_mut().unwrap().apparmor_profile = Some("some".into());
+    assert!(run(&spec).unwrap_err().to_string().starts_with("process.apparmorProfile: "));
+    let sleeper = Sleeper::new(|_| {});
+    let error = sleeper.run(&["true"], |process| process.apparmor_profile = Some("some".into())).unwrap_err();
+    assert!(error.to_string().starts_with("process.apparmorProfile: "), "{error}");
+    // A label for mounts is passed over where nothing would enforce it.
+    let mut spec = shell("true");
+    spec.linux.as_mut().unwrap().mount_label = Some("system_u:object_r:x:s0".into());
+    text(run(&spec));
+}
