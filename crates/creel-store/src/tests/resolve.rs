@@ -14,6 +14,7 @@ fn image(id: Digest) -> ImageRecord {
         parent: None,
         config: Default::default(),
         references: Vec::new(),
+        tagged: None,
         repo_digests: Vec::new(),
     }
 }
