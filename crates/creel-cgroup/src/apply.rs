@@ -282,6 +282,19 @@ fn inherit(kernel: &impl Kernel, file: &Path) -> io::Result<()> {
 /// prepared it); `false` when it was removed because a run cut short left groups below it, which would keep processes
 /// out. Refuses when anything lives in it, and when it is frozen: what joined would stand still.
 fn adopt(kernel: &impl Kernel, dir: &Path) -> Result<bool> {
+    let tree = refuse_living(kernel, dir)?;
+    if tree.len() == 1 {
+        return Ok(true);
+    }
+    for group in tree.iter().rev() {
+        remove_dir(kernel, group, Duration::from_millis(200))
+            .map_err(|cause| Error::file("remove", group, cause))?;
+    }
+    Ok(false)
+}
+
+/// A group and all below it, if nothing lives there and it is not frozen.
+pub(crate) fn refuse_living(kernel: &impl Kernel, dir: &Path) -> Result<Vec<PathBuf>> {
     let tree = tree(kernel, dir).map_err(|cause| Error::file("read", dir, cause))?;
     for group in &tree {
         let file = group.join("cgroup.procs");
@@ -300,14 +313,7 @@ fn adopt(kernel: &impl Kernel, dir: &Path) -> Result<bool> {
             return Err(Error::Frozen { dir: dir.to_path_buf() });
         }
     }
-    if tree.len() == 1 {
-        return Ok(true);
-    }
-    for group in tree.iter().rev() {
-        remove_dir(kernel, group, Duration::from_millis(200))
-            .map_err(|cause| Error::file("remove", group, cause))?;
-    }
-    Ok(false)
+    Ok(tree)
 }
 
 /// Below a threaded group new groups are "domain invalid" and take no process before they are threaded, too.

@@ -187,6 +187,17 @@ impl List {
         Ok(list)
     }
 
+    /// What it allows, if it is a list of what is allowed and not of what is denied.
+    pub(crate) fn allowed(&self) -> Option<Vec<(Which, String)>> {
+        let list = || self.completed().into_iter().map(|(which, bits)| (which, access_text(bits))).collect();
+        (!self.default_allow).then(list)
+    }
+
+    /// Whether everything is allowed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.default_allow && self.exceptions.is_empty()
+    }
+
     /// The kernel asks for one exception that covers all of a request, so each also gets what wider ones give.
     fn completed(&self) -> BTreeMap<Which, u8> {
         let complete = |(which, bits): (&Which, &u8)| {

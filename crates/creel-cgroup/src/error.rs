@@ -149,6 +149,16 @@ pub enum Error {
         /// How long was waited.
         waited: std::time::Duration,
     },
+    /// systemd cannot be reached, or refuses.
+    #[error("cannot {what}: {why}{}", if .name.is_empty() { String::new() } else { format!(" ({name})") })]
+    Systemd {
+        /// What was to be done.
+        what: String,
+        /// The D-Bus name of its error; empty if it is none of systemd's.
+        name: String,
+        /// What it says.
+        why: String,
+    },
     /// Several directories could not be removed.
     #[error("cannot remove control group {path}: {}", .failures.join("; "))]
     Remove {
@@ -204,7 +214,8 @@ impl Classify for Error {
                 _ => ErrorKind::Internal,
             },
             Error::File { cause, .. } if cause.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
-            Error::Parse { .. }
+            Error::Systemd { .. }
+            | Error::Parse { .. }
             | Error::File { .. }
             | Error::Join { .. }
             | Error::Program { .. }

@@ -16,6 +16,7 @@ use crate::hierarchy::Hierarchies;
 use crate::oom::{MemoryDir, OomWatch};
 use crate::plan::{self, Plan};
 use crate::stats::{self, Stats};
+use crate::systemd::{self, Unit};
 
 /// How long a group that has just been emptied may stay busy, in all hierarchies together.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -27,6 +28,9 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Cgroup {
     hierarchies: Hierarchies,
     path: String,
+    /// The unit of systemd's that it is, if that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
 }
 
 impl Cgroup {
@@ -48,7 +52,7 @@ impl Cgroup {
         let plan = Plan::create(h, path, r)?;
         check_usage(h, path, r)?;
         apply::create(&Real, &plan)?;
-        Ok(Cgroup { hierarchies: h.clone(), path: path.to_owned() })
+        Ok(Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None })
     }
 
     /// An existing group.
@@ -57,8 +61,17 @@ impl Cgroup {
     /// [`Error::Path`]; [`Error::NotFound`] when no hierarchy has it.
     pub fn open(h: &Hierarchies, path: &str) -> Result<Cgroup> {
         plan::components(path)?;
-        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned() };
+        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None };
         if group.dirs().any(|dir| dir.is_dir()) { Ok(group) } else { Err(group.not_found()) }
+    }
+
+    pub(crate) fn of_unit(hierarchies: Hierarchies, path: String, unit: Unit) -> Cgroup {
+        Cgroup { hierarchies, path, unit: Some(unit) }
+    }
+
+    /// The unit of systemd's that it is; `None` if it was made without systemd.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Its path in the hierarchies, like `/creel/<id>`.
@@ -232,12 +245,18 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::create`]; [`Error::NotFound`] when the group is gone.
     pub fn update(&self, r: &Resources) -> Result<()> {
+        // Before systemd is asked, so that what is refused changes nothing.
         let plan = Plan::update(&self.hierarchies, &self.path, r)?;
         if !self.dirs().all(|dir| dir.is_dir()) {
             return Err(self.not_found());
         }
         check_usage(&self.hierarchies, &self.path, r)?;
-        apply::update(&Real, &plan)
+        if self.unit.is_none() {
+            return apply::update(&Real, &plan);
+        }
+        let mut r = r.clone();
+        systemd::update(self, &mut r)?;
+        apply::update(&Real, &Plan::update(&self.hierarchies, &self.path, &r)?)
     }
 
     fn freezer(&self) -> Result<Freezer> {
@@ -352,13 +371,16 @@ impl Cgroup {
         }
     }
 
-    /// Removes the group and what is below it from every hierarchy. A group that is gone already is no error; a group
+    /// Removes the group and what is below it from every hierarchy; a unit of systemd's is stopped before. A group that is gone already is no error; a group
     /// whose last processes are just ending is tried again for a second.
     ///
     /// # Errors
     /// [`Error::Remove`] with every directory that could not be removed; the others are removed all the same.
     pub fn remove(&self) -> Result<()> {
         let mut failures = Vec::new();
+        if let Err(error) = systemd::remove(self) {
+            failures.push(error.to_string());
+        }
         let begun = Instant::now();
         for dir in self.dirs() {
             let tree = match apply::tree(&Real, &dir) {
@@ -405,7 +427,7 @@ fn memory_dir(h: &Hierarchies, path: &str) -> Option<MemoryDir> {
 }
 
 /// `checkBeforeUpdate`: refuses a limit that is not above what is in use (in v2 the kernel would set it and kill).
-fn check_usage(h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
+pub(crate) fn check_usage(h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
     let Some(Memory { limit, swap, check_before_update: Some(true), .. }) = &r.memory else {
         return Ok(());
     };

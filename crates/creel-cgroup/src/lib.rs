@@ -24,6 +24,7 @@ mod place;
 mod plan;
 mod program;
 mod stats;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;

@@ -34,6 +34,9 @@ const EXIT: u8 = 0x95;
 const BPF_DEVCG_DEV_BLOCK: i32 = 1;
 const BPF_DEVCG_DEV_CHAR: i32 = 2;
 
+/// By which our own program is known.
+const NAME: &str = "creel_devices";
+
 fn op(code: u8, target: u8, source: u8, offset: i16, immediate: i32) -> Instruction {
     Instruction { code, registers: target | source << 4, offset, immediate }
 }
@@ -100,24 +103,26 @@ pub(crate) fn attach(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
         move |cause: io::Error| Error::Program { action, dir: dir.to_path_buf(), cause, log }
     };
     let group = File::open(dir).map_err(|cause| Error::file("open", dir, cause))?;
-    let loaded = match bpf::load_device_program(&program, "creel_devices", &mut []) {
+    let loaded = match bpf::load_device_program(&program, NAME, &mut []) {
         Ok(fd) => fd,
         Err(cause) => {
             // Once more for the verifier's words.
             let mut log = vec![0u8; 16 * 1024];
-            let cause = bpf::load_device_program(&program, "creel_devices", &mut log).err().unwrap_or(cause);
+            let cause = bpf::load_device_program(&program, NAME, &mut log).err().unwrap_or(cause);
             let text = log.split(|b| *b == 0).next().unwrap_or_default();
             let text = String::from_utf8_lossy(text);
             let log = if text.is_empty() { String::new() } else { format!("\n{}", text.trim_end()) };
             return Err(fail("load", log)(cause));
         }
     };
-    let attached = bpf::query_device(&group).map_err(fail("find", String::new()))?;
-    // Only our own can be there; more than one is no state that we make, and adding to it only makes it stricter.
-    let old = match attached.as_slice() {
-        [id] => Some(bpf::program_by_id(*id).map_err(fail("open", String::new()))?),
-        _ => None,
-    };
+    let mut old = None;
+    // Others' programs (systemd's, for a unit with DevicePolicy=) stay: what is allowed is what all of them allow.
+    for id in bpf::query_device(&group).map_err(fail("find", String::new()))? {
+        let program = bpf::program_by_id(id).map_err(fail("open", String::new()))?;
+        if bpf::program_name(&program).map_err(fail("name", String::new()))? == NAME {
+            old = Some(program);
+        }
+    }
     bpf::attach_device(&group, &loaded, old.as_ref().map(AsFd::as_fd)).map_err(fail("attach", String::new()))
 }
 

@@ -144,6 +144,10 @@ fn memory(plan: &mut Plan, dir: &std::path::Path, m: &Memory) -> Result<()> {
 }
 
 fn cpu(plan: &mut Plan, dir: &std::path::Path, c: &Cpu) -> Result<()> {
+    // An idle group takes no shares, so that it ceases to be idle first and becomes so last.
+    if c.idle == Some(0) {
+        plan.write(dir.join("cpu.idle"), 0, Missing::Fail);
+    }
     if let Some(shares) = c.shares.filter(|shares| *shares != 0) {
         // The kernel would silently take the nearest that it can.
         if shares < 2 {
@@ -165,7 +169,7 @@ fn cpu(plan: &mut Plan, dir: &std::path::Path, c: &Cpu) -> Result<()> {
     real_time
         .extend(c.realtime_runtime.filter(|r| *r != 0).map(|r| required(dir.join("cpu.rt_runtime_us"), r)));
     plan.together(real_time);
-    if let Some(idle) = c.idle {
+    if let Some(idle) = c.idle.filter(|idle| *idle != 0) {
         plan.write(dir.join("cpu.idle"), idle, Missing::Fail);
     }
     Ok(())

@@ -176,6 +176,10 @@ fn memory(plan: &mut Plan, dir: &Path, m: &Memory) -> Result<()> {
 }
 
 fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) {
+    // An idle group takes no weight, so that it ceases to be idle first and becomes so last.
+    if c.idle == Some(0) {
+        plan.write(dir.join("cpu.idle"), 0, Missing::Fail);
+    }
     if let Some(shares) = c.shares.filter(|shares| *shares != 0) {
         plan.write(dir.join("cpu.weight"), shares_to_weight(shares), Missing::Fail);
     }
@@ -201,7 +205,7 @@ fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) {
         });
     }
     plan.together(bandwidth);
-    if let Some(idle) = c.idle {
+    if let Some(idle) = c.idle.filter(|idle| *idle != 0) {
         plan.write(dir.join("cpu.idle"), idle, Missing::Fail);
     }
     if c.realtime_runtime.is_some_and(|r| r != 0) || c.realtime_period.is_some_and(|p| p != 0) {

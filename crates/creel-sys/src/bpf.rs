@@ -18,6 +18,7 @@ const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 
 /// One eBPF instruction (`struct bpf_insn`).
@@ -70,6 +71,22 @@ struct Query {
     prog_ids: u64,
     prog_cnt: u32,
     padding: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct GetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of `struct bpf_prog_info`, up to the name (Linux 4.15).
+#[repr(C)]
+#[derive(Default)]
+struct ProgInfo {
+    before: [u64; 8],
+    name: [u8; 16],
 }
 
 fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
@@ -166,4 +183,20 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let fd = bpf(PROG_GET_FD_BY_ID, &mut attr)?;
     // SAFETY: a new descriptor (close-on-exec) that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The name with which a program was loaded (at most 15 bytes).
+///
+/// # Errors
+/// EBADF, EINVAL when the descriptor is not a program's.
+pub fn program_name(program: impl AsFd) -> io::Result<String> {
+    let mut info = ProgInfo::default();
+    let mut attr = GetInfo {
+        bpf_fd: program.as_fd().as_raw_fd() as u32,
+        info_len: size_of::<ProgInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
