@@ -10,8 +10,8 @@ pub mod image;
 pub mod platform;
 pub mod reference;
 pub mod spec;
-mod strict;
 pub mod stream;
+mod strict;
 
 pub use digest::Digest;
 pub use error::{Classify, ErrorKind};
