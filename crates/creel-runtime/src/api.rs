@@ -133,6 +133,10 @@ impl<'a> CreateOptions<'a> {
 /// What [`crate::exec()`] needs.
 #[derive(Debug)]
 pub struct ExecOptions<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// Its bundle directory.
+    pub bundle: &'a Path,
     /// The container's process 1, in the caller's pid namespace.
     pub target_pid: i32,
     /// The same process's pidfd.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use creel_cgroup::Entry;
-use creel_sys::seccomp::Instruction;
 use creel_sys::{keyctl, mount as sys, ns, process};
 use creel_types::ErrorKind;
 use creel_types::spec::Hook;
@@ -15,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
 use crate::error::Fault;
+use crate::filter::Filter;
 use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
 use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
@@ -24,13 +24,6 @@ use crate::procfs::Procfs;
 use crate::report::{Ask, Message, Reporter, Timing};
 use crate::sources::Sources;
 use crate::{Life, console, namespaces, path, program, rootfs};
-
-/// A system call filter, compiled.
-#[derive(Debug)]
-pub(crate) struct Filter {
-    pub(crate) program: Vec<Instruction>,
-    pub(crate) flags: u32,
-}
 
 /// Hooks that run in the container's namespaces, and what they are told.
 #[derive(Debug)]
@@ -83,7 +76,8 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
     };
     process::umask(0);
     for step in &plan.steps {
-        let begun = Instant::now();
+        // Under the filter no more questions are asked, not even for the time.
+        let begun = (!matches!(step, Step::Seccomp | Step::Execute)).then(Instant::now);
         if let Err(fault) = init.apply(&plan, step) {
             let code = match fault.kind {
                 ErrorKind::ProgramNotFound => 127,
@@ -93,7 +87,9 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
             init.reporter.failed(step.title(), fault);
             return code;
         }
-        init.count(step.group(), begun);
+        if let Some(begun) = begun {
+            init.count(step.group(), begun);
+        }
     }
     125
 }
@@ -238,7 +234,7 @@ impl Init {
             Step::Process { process } => self.process(plan, process),
             Step::Gate => self.gate(),
             Step::Seccomp => match &self.filter {
-                Some(filter) => Ok(creel_sys::seccomp::load(&filter.program, filter.flags).map(drop)?),
+                Some(filter) => filter.load(&self.reporter),
                 None => Ok(()),
             },
             Step::Execute => match &self.exec {

@@ -9,6 +9,7 @@ use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
 use crate::error::{Error, plain};
+use crate::filter;
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
 /// A child that is being set up, or waits at its gate. It is killed and reaped when this is dropped.
@@ -133,6 +134,7 @@ pub(crate) fn go(connection: &OwnedFd) -> Result<Vec<String>, Error> {
         match report::receive(connection, &mut buf)? {
             None => return Ok(warnings),
             Some((Message::Warning(text), _)) => warnings.push(text),
+            Some((Message::Listener { number }, fds)) => filter::serve(number, fds, connection)?,
             Some((Message::Failed { step, message, errno, kind }, _)) => {
                 return Err(report::failure(step, message, errno, kind));
             }
@@ -174,6 +176,7 @@ impl Child {
                     serve(ask, self.pid)?;
                     report::go(&self.socket)?;
                 }
+                Some((Message::Listener { number }, fds)) => filter::serve(number, fds, &self.socket)?,
                 // Only a process in between says this, and only to its own creator.
                 Some((Message::Born(_), _)) => {}
                 Some((Message::Ready(timings), _)) => {

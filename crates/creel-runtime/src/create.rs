@@ -7,17 +7,18 @@ use std::time::Instant;
 use creel_cgroup::Entry;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
-use creel_types::spec::{NamespaceKind, Seccomp};
+use creel_types::spec::NamespaceKind;
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{self, Filter, Inside, Luggage};
+use crate::child::{self, Inside, Luggage};
 use crate::cloned::{self, Birth, Child, Stage};
 use crate::error::{Error, plain};
+use crate::filter::Filter;
 use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
 use crate::sources::{self, Sources};
-use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, plan, seccomp};
+use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, plan};
 
 /// A container's process that is set up and waits at its gate. Dropped before [`Created::start`], it is killed and
 /// reaped.
@@ -86,25 +87,6 @@ pub(crate) fn streams(stdio: Stdio) -> Result<[OwnedFd; 3], Error> {
     Ok([null(stdio.stdin)?, null(stdio.stdout)?, null(stdio.stderr)?])
 }
 
-/// Compiles a filter.
-pub(crate) fn filter(wanted: Option<&Seccomp>) -> Result<Option<Filter>, Error> {
-    let Some(wanted) = wanted else { return Ok(None) };
-    let mut flags = 0;
-    for flag in &wanted.flags {
-        flags |= match flag.as_str() {
-            // There is one thread only.
-            "SECCOMP_FILTER_FLAG_TSYNC" => 0,
-            "SECCOMP_FILTER_FLAG_LOG" => creel_sys::seccomp::FLAG_LOG,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => creel_sys::seccomp::FLAG_SPEC_ALLOW,
-            other => {
-                return Err(Error::unsupported("linux.seccomp.flags", format!("{other} is not supported")));
-            }
-        };
-    }
-    let program = seccomp::compile(wanted).map_err(|e| Error::invalid("linux.seccomp", e.to_string()))?;
-    Ok(Some(Filter { program, flags }))
-}
-
 /// Opens the way into a control group, and the directory in which the child is born (v2).
 pub(crate) fn entry(
     cgroup: Option<&creel_cgroup::Cgroup>,
@@ -150,7 +132,15 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
-    let filter = filter(linux.and_then(|linux| linux.seccomp.as_ref()))?;
+    let state = State {
+        oci_version: &o.spec.oci_version,
+        id: o.id,
+        status: "created",
+        pid: 0,
+        bundle: o.bundle,
+        annotations: &o.spec.annotations,
+    };
+    let filter = Filter::compile(linux.and_then(|linux| linux.seccomp.as_ref()), &state)?;
     let stdio = streams(o.stdio)?;
     let (cgroup, group) = entry(match &o.cgroup {
         Group::Ready(cgroup) => Some(cgroup),

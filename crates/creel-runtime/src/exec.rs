@@ -10,10 +10,12 @@ use creel_types::ErrorKind;
 use creel_types::spec::NamespaceKind;
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{Filter, become_root, join_cgroup};
+use crate::child::{become_root, join_cgroup};
 use crate::cloned::{self, Birth, Stage};
-use crate::create::{born_in, entry, filter, streams};
+use crate::create::{born_in, entry, streams};
 use crate::error::{Error, Fault};
+use crate::filter::Filter;
+use crate::hooks::State;
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
 use crate::report::{Message, Reporter, Timing};
@@ -68,7 +70,15 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
     let plan = process::plan(o.process, &linux)?;
     let plan_affinity = plan.affinity.clone();
-    let filter = filter(linux.seccomp.as_ref())?;
+    let state = State {
+        oci_version: &o.spec.oci_version,
+        id: o.id,
+        status: "running",
+        pid: 0,
+        bundle: o.bundle,
+        annotations: &o.spec.annotations,
+    };
+    let filter = Filter::compile(linux.seccomp.as_ref(), &state)?;
     let (cgroup, group) = entry(o.cgroup)?;
     let copy = |e| Error::setup("cannot copy a descriptor", e);
     let luggage = Luggage {
@@ -171,7 +181,7 @@ fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::
     }
     *step = "load the system call filter";
     if let Some(filter) = &filter {
-        creel_sys::seccomp::load(&filter.program, filter.flags)?;
+        filter.load(reporter)?;
     }
     *step = "execute the program";
     let error = exec.run();

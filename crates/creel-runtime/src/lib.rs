@@ -29,6 +29,7 @@ pub mod create;
 pub mod devices;
 pub mod error;
 pub mod exec;
+mod filter;
 pub mod hooks;
 mod idmap;
 mod lists;

@@ -23,6 +23,8 @@ pub(crate) enum Message {
     Born(i32),
     /// The creator is to do something, and to say so when it is done.
     Ask(Ask),
+    /// The filter's listener will be this descriptor; a pidfd of the child and the memory on which it waits come along.
+    Listener { number: i32 },
     /// Everything but the execve is done.
     Ready(Vec<Timing>),
     /// A step failed; the child exits.

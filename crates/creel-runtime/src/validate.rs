@@ -224,11 +224,6 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
     {
         return Err(Error::invalid("linux.rootfsPropagation", format!("{word:?} is no propagation")));
     }
-    if let Some(filter) = &linux.seccomp
-        && filter.listener_path.is_some()
-    {
-        return Err(Error::unsupported("linux.seccomp.listenerPath", "notifications are not supported yet"));
-    }
     if linux.personality.as_ref().is_some_and(|personality| !personality.flags.is_empty()) {
         return Err(Error::invalid("linux.personality.flags", "none are defined"));
     }

@@ -9,6 +9,7 @@ mod asking;
 mod attacks;
 mod mounting;
 mod namespaces;
+mod notifying;
 mod rootless;
 mod support;
 
@@ -24,6 +25,7 @@ use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
 use mounting::*;
 use namespaces::*;
+use notifying::*;
 use rootless::*;
 use support::*;
 
@@ -32,6 +34,9 @@ macro_rules! tests {
 }
 
 tests![
+    notifications,
+    notifications_of_an_exec,
+    notifications_without_an_agent,
     every_option_of_a_mount,
     remounts,
     idmapped_mounts,
@@ -114,6 +119,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|name| name == "propagation_child") {
         return propagation_child(&arguments[1..]);
+    }
+    if arguments.first().is_some_and(|name| name == "agent") {
+        return agent(&arguments[1..]);
     }
     if !rustix::process::geteuid().is_root() {
         if std::env::var_os("CREEL_TEST_ROOT").is_some_and(|value| value == "1") {
@@ -533,6 +541,8 @@ fn exec_after_the_end() {
     let started = create(&spec, &overlay(dir.path()), Stdio::default()).unwrap().start().unwrap();
     finish(&started.pidfd);
     let error = creel_runtime::exec(creel_runtime::ExecOptions {
+        id: "test",
+        bundle: Path::new("/var/tmp"),
         target_pid: started.pid,
         target_pidfd: started.pidfd.as_fd(),
         spec: &spec,
@@ -789,6 +799,8 @@ fn control_group() {
     let mut process = spec.process.clone().unwrap();
     process.args = ["cat", "/proc/self/cgroup", "/sys/fs/cgroup/pids/pids.max"].map(str::to_string).to_vec();
     let second = creel_runtime::exec(creel_runtime::ExecOptions {
+        id: "test",
+        bundle: Path::new("/var/tmp"),
         target_pid: started.pid,
         target_pidfd: started.pidfd.as_fd(),
         spec: &spec,

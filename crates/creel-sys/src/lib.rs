@@ -25,6 +25,7 @@ pub mod pty;
 pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod xattr;
 

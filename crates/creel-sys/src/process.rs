@@ -151,6 +151,22 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends the process by an instruction that the processor does not have (SIGILL): for one that may make no system call.
+pub fn trap() -> ! {
+    // SAFETY: does not return; the kernel ends the process, whose signals are at their defaults or kill it anyway.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn))
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn))
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    exit_now(1)
+}
+
 fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<libc::c_int> {
     // SAFETY: used with options whose argument is a number.
     check_int(unsafe { libc::prctl(option, argument, 0, 0, 0) })

@@ -19,17 +19,27 @@ pub(super) const RETURN: u16 = 0x06;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Label(usize);
 
+/// `BPF_MAXINSNS`: what the kernel takes.
+pub(super) const MAX: usize = 4096;
+
 /// The program so far, its last instruction first.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
     reversed: Vec<Instruction>,
+    /// Instructions that are over [`MAX`] and were thrown away: a profile of megabytes shall not become a program of
+    /// megabytes that the kernel refuses.
+    lost: usize,
     /// The latest place of each answer, to be jumped to again while it is near.
     answers: Vec<(u32, Label)>,
 }
 
 impl Assembler {
     fn push(&mut self, instruction: Instruction) -> Label {
-        self.reversed.push(instruction);
+        if self.reversed.len() > MAX {
+            self.lost += 1;
+        } else {
+            self.reversed.push(instruction);
+        }
         Label(self.reversed.len() - 1)
     }
 
@@ -82,12 +92,20 @@ impl Assembler {
         self.push(Instruction { code: JUMP, jt: 0, jf: 0, k })
     }
 
-    /// The program from its beginning; `entry` is its first instruction.
-    pub(super) fn finish(mut self, entry: Label) -> Vec<Instruction> {
+    /// Whether the program is longer than the kernel takes, so that it need not be written on.
+    pub(super) fn is_full(&self) -> bool {
+        self.reversed.len() > MAX
+    }
+
+    /// The program from its beginning; `entry` is its first instruction. `None` if it is longer than [`MAX`].
+    pub(super) fn finish(mut self, entry: Label) -> Option<Vec<Instruction>> {
         if entry.0 + 1 != self.reversed.len() {
             self.far(entry);
         }
+        if self.is_full() || self.lost > 0 {
+            return None;
+        }
         self.reversed.reverse();
-        self.reversed
+        Some(self.reversed)
     }
 }

@@ -13,8 +13,6 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 /// The kernel's `MAX_ERRNO`.
 const MAX_ERRNO: u32 = 4095;
-/// `BPF_MAXINSNS`.
-const MAX_INSTRUCTIONS: usize = 4096;
 
 // Offsets in struct seccomp_data.
 const NUMBER: u32 = 0;
@@ -100,8 +98,7 @@ pub(super) fn program(filter: &Seccomp, arches: &[Arch]) -> Result<Vec<Instructi
         next = out.branch(JUMP_EQUAL, arch.audit(), body, next);
     }
     let entry = out.then(LOAD, ARCH, next);
-    let program = out.finish(entry);
-    if program.len() > MAX_INSTRUCTIONS { Err(Error::TooLong(program.len())) } else { Ok(program) }
+    out.finish(entry).ok_or(Error::TooLong)
 }
 
 /// The answer of an action with its error number.
@@ -314,6 +311,9 @@ fn leaf(out: &mut Assembler, verdict: &Verdict<'_>, narrow: bool, default: u32) 
         Verdict::Conditional(list) => {
             let mut otherwise = out.answer(default);
             for (conditions, value) in list.iter().rev() {
+                if out.is_full() {
+                    break;
+                }
                 let mut holds = out.answer(*value);
                 for condition in conditions.iter().rev() {
                     holds = condition.write(out, narrow, holds, otherwise);

@@ -22,9 +22,9 @@ pub enum Error {
     Json(String),
     /// More instructions than the kernel takes.
     #[error(
-        "the seccomp filter needs {0} instructions and the kernel takes 4096; use fewer rules on arguments"
+        "the seccomp filter needs more than the 4096 instructions that the kernel takes; use fewer rules on arguments"
     )]
-    TooLong(usize),
+    TooLong,
     /// The filter is for a machine that this table of system calls does not cover.
     #[error(
         "no table of system calls for this machine's architecture ({0}); run without a filter (unconfined)"

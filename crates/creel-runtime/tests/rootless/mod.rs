@@ -108,6 +108,8 @@ pub(crate) fn an_ordinary_user_execs_into_his_container() {
         process.args = ["sh", "-c", "id -u; cat /proc/1/comm"].map(str::to_string).to_vec();
         let (stdio, reader) = pipes();
         let execed = creel_runtime::exec(creel_runtime::ExecOptions {
+            id: "test",
+            bundle: Path::new("/var/tmp"),
             target_pid: started.pid,
             target_pidfd: started.pidfd.as_fd(),
             spec: &wanted,

@@ -172,6 +172,8 @@ impl Sleeper {
 
     pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<Execed, Error> {
         creel_runtime::exec(ExecOptions {
+            id: "test",
+            bundle: Path::new("/var/tmp"),
             target_pid: self.started.pid,
             target_pidfd: self.started.pidfd.as_fd(),
             spec: &self.spec,

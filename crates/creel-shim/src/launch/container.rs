@@ -115,6 +115,8 @@ impl Launcher for Container {
         pipes: Pipes,
     ) -> Result<Launched, Failure> {
         let options = ExecOptions {
+            id: &self.config.id,
+            bundle: &self.config.bundle,
             target_pid: pid,
             target_pidfd: pidfd,
             spec: &self.spec,

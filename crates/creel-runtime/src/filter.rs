@@ -1,0 +1,293 @@
+//! The system call filter of a process: compiled by the creator, loaded by the child as the last thing before the
+//! execve; and, with notifications, handed to the agent who answers them.
+//!
+//! The agent's descriptor comes into being in the child, who could send it only with system calls that the filter may
+//! already stop, for ever if nobody listens yet. So the child makes none: it says beforehand which number the
+//! descriptor will have, loads the filter, and spins on a word of shared memory while the one who opened its gate takes
+//! the descriptor (pidfd_getfd(2)), sends it to the agent, and writes the word. The next system call is the execve.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use creel_sys::process;
+use creel_sys::seccomp::{self as sys, Instruction};
+use creel_sys::shared::Word;
+use creel_sys::{fdpass, pidfd};
+use creel_types::ErrorKind;
+use creel_types::spec::Seccomp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Fault, plain};
+use crate::hooks::State;
+use crate::report::{Message, Reporter};
+use crate::seccomp;
+
+/// A system call filter, compiled.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    program: Vec<Instruction>,
+    flags: u32,
+    /// What the agent is told, if there is one.
+    notice: Option<Notice>,
+}
+
+/// The container process state (`config-linux.md`), all but what only the one who sends it knows.
+#[derive(Debug, Serialize, Deserialize)]
+struct Notice {
+    path: String,
+    metadata: Option<String>,
+    state: serde_json::Value,
+}
+
+/// What is sent to the agent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProcessState<'a> {
+    oci_version: &'a str,
+    fds: [&'static str; 1],
+    pid: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a str>,
+    state: serde_json::Value,
+}
+
+/// Where the notice begins in the memory file.
+const NOTICE_AT: u64 = 4096;
+/// How much of a notice is read: annotations may be long.
+const MAX_NOTICE: u64 = 4 << 20;
+/// How long the agent's descriptor may take to appear.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Turns of the child's loop: half a minute and more.
+const TURNS: u64 = 1 << 31;
+
+fn flag(word: &str) -> Result<u32, Error> {
+    match word {
+        // There is one thread only.
+        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(0),
+        "SECCOMP_FILTER_FLAG_LOG" => Ok(sys::FLAG_LOG),
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(sys::FLAG_SPEC_ALLOW),
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(sys::FLAG_WAIT_KILLABLE_RECV),
+        other => Err(Error::invalid("linux.seccomp.flags", format!("{other} is no flag of seccomp(2)"))),
+    }
+}
+
+impl Filter {
+    /// Compiles a Spec's filter; `state` is what the agent is told of the container, its process id left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what the compiler refuses, unknown flags, and notifications without an agent.
+    pub(crate) fn compile(wanted: Option<&Seccomp>, state: &State<'_>) -> Result<Option<Filter>, Error> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let mut flags = wanted.flags.iter().try_fold(0, |all, word| flag(word).map(|bit| all | bit))?;
+        let program = seccomp::compile(wanted).map_err(|e| Error::invalid("linux.seccomp", e.to_string()))?;
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let path = given(&wanted.listener_path);
+        if path.is_none() && given(&wanted.listener_metadata).is_some() {
+            let text = "it is for the agent at listenerPath, which is not set";
+            return Err(Error::invalid("linux.seccomp.listenerMetadata", text));
+        }
+        let notifies = wanted.syscalls.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY");
+        let notice = match (notifies, path) {
+            (false, _) => {
+                // About notifications only; the kernel refuses it without them.
+                flags &= !sys::FLAG_WAIT_KILLABLE_RECV;
+                None
+            }
+            (true, None) => {
+                let text = "SCMP_ACT_NOTIFY needs the socket of an agent who answers";
+                return Err(Error::invalid("linux.seccomp.listenerPath", text));
+            }
+            (true, Some(path)) => {
+                let state = serde_json::to_value(state)
+                    .map_err(|e| Error::setup("cannot write the container's state", e))?;
+                Some(Notice { path, metadata: given(&wanted.listener_metadata), state })
+            }
+        };
+        Ok(Some(Filter { program, flags, notice }))
+    }
+
+    /// Loads it into the calling process. With notifications this returns when the agent has the descriptor; no system
+    /// call is made after the filter holds.
+    pub(crate) fn load(&self, reporter: &Reporter) -> Result<(), Fault> {
+        let Some(notice) = &self.notice else {
+            return Ok(sys::load(&self.program, self.flags).map(drop)?);
+        };
+        let word = Word::new()?;
+        let bytes = serde_json::to_vec(notice).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))?;
+        let mut at = NOTICE_AT;
+        let mut left = &bytes[..];
+        while !left.is_empty() {
+            let n = rustix::io::pwrite(word.file(), left, at)?;
+            (left, at) = (&left[n..], at + n as u64);
+        }
+        // Freeing it would be a system call, too.
+        drop(bytes);
+        let own = pidfd::open(process::pid())?;
+        // The lowest free number is what the kernel gives to the next descriptor.
+        let spare = rustix::io::fcntl_dupfd_cloexec(word.file(), 0)?;
+        let number = spare.as_raw_fd();
+        reporter.send(&Message::Listener { number }, &[own.as_fd(), word.file()]);
+        drop(spare);
+        let listener = sys::load(&self.program, self.flags | sys::FLAG_NEW_LISTENER)?;
+        // Closing them would be system calls; the execve does it.
+        std::mem::forget((listener, own));
+        if !word.wait(TURNS) {
+            process::trap();
+        }
+        std::mem::forget(word);
+        Ok(())
+    }
+}
+
+/// Serves [`Message::Listener`]: takes the descriptor from the child and sends it to the agent. The child goes on when
+/// this has succeeded; it is killed otherwise.
+///
+/// `socket` is where the child reports: that it did not come so far will be read there by the caller.
+pub(crate) fn serve(number: i32, fds: Vec<OwnedFd>, socket: &OwnedFd) -> Result<(), Error> {
+    let mut fds = fds.into_iter();
+    let (Some(process), Some(memory)) = (fds.next(), fds.next()) else {
+        return Err(Error::setup("cannot take the filter's listener", "descriptors were lost"));
+    };
+    hand_over(number, &process, &memory, socket).inspect_err(|_| {
+        let _ = pidfd::send_signal(&process, libc::SIGKILL);
+    })
+}
+
+fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd) -> Result<(), Error> {
+    let broken = |e: &dyn std::fmt::Display| Error::setup("cannot take the filter's listener", e);
+    let notice = read_notice(memory).map_err(|e| broken(&e))?;
+    let pid = pid_of(process).ok_or_else(|| broken(&"its process is gone"))?;
+    let Some(listener) = take(number, process, socket).map_err(|e| broken(&plain(&e)))? else {
+        return Ok(());
+    };
+    let mut state = notice.state;
+    state["pid"] = pid.into();
+    let version = state["ociVersion"].as_str().unwrap_or_default().to_string();
+    let told = ProcessState {
+        oci_version: &version,
+        fds: ["seccompFd"],
+        pid,
+        metadata: notice.metadata.as_deref(),
+        state,
+    };
+    let text = serde_json::to_vec(&told).map_err(|e| broken(&e))?;
+    let what = || format!("cannot send the filter's listener to {}", notice.path);
+    let failed = |e: std::io::Error| Error::setup(what(), plain(&e));
+    let mut agent = UnixStream::connect(&notice.path).map_err(failed)?;
+    agent.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
+    let sent = fdpass::send(&agent, &text, &[listener.as_fd()]).map_err(failed)?;
+    agent.write_all(&text[sent..]).map_err(failed)?;
+    drop(agent);
+    rustix::io::pwrite(memory, &1u32.to_ne_bytes(), 0).map_err(|e| broken(&e))?;
+    Ok(())
+}
+
+fn read_notice(memory: &OwnedFd) -> std::io::Result<Notice> {
+    let size = (rustix::fs::fstat(memory)?.st_size as u64).saturating_sub(NOTICE_AT).min(MAX_NOTICE);
+    let mut bytes = vec![0; size as usize];
+    let mut read = 0;
+    while read < bytes.len() {
+        match rustix::io::pread(memory, &mut bytes[read..], NOTICE_AT + read as u64)? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    Ok(serde_json::from_slice(&bytes[..read])?)
+}
+
+/// The process's id here, whatever pid namespace it lives in (pidfd_open(2), "Pid" in fdinfo).
+fn pid_of(process: &OwnedFd) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    line.trim().parse().ok().filter(|pid| *pid > 0)
+}
+
+/// Waits for the descriptor to appear in the child; `None` when the child has something else to say first.
+fn take(number: i32, process: &OwnedFd, socket: &OwnedFd) -> std::io::Result<Option<OwnedFd>> {
+    let begun = Instant::now();
+    loop {
+        match pidfd::getfd(process, number) {
+            Ok(fd) if is_listener(&fd) => return Ok(Some(fd)),
+            Ok(_) => {}
+            Err(e) if e.raw_os_error() == Some(libc::EBADF) => {}
+            Err(e) => return Err(e),
+        }
+        let mut polled = [PollFd::new(socket, PollFlags::IN)];
+        // 50 microseconds: loading a filter takes two or three times that.
+        let wait = Timespec { tv_sec: 0, tv_nsec: 50_000 };
+        if poll(&mut polled, Some(&wait)).is_ok_and(|ready| ready > 0) {
+            return Ok(None);
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(std::io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
+    }
+}
+
+fn is_listener(fd: &OwnedFd) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .is_ok_and(|link| link.as_os_str() == "anon_inode:seccomp notify")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use creel_types::spec::SyscallRule;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    fn compiled(change: impl FnOnce(&mut Seccomp)) -> Result<Option<Filter>, Error> {
+        let annotations = BTreeMap::new();
+        let state = State {
+            oci_version: "1.3.0",
+            id: "id",
+            status: "created",
+            pid: 0,
+            bundle: Path::new("/b"),
+            annotations: &annotations,
+        };
+        let mut wanted = Seccomp { default_action: "SCMP_ACT_ALLOW".into(), ..Seccomp::default() };
+        change(&mut wanted);
+        Filter::compile(Some(&wanted), &state)
+    }
+
+    fn notify(wanted: &mut Seccomp) {
+        wanted.syscalls = vec![SyscallRule {
+            names: vec!["mkdir".into()],
+            action: "SCMP_ACT_NOTIFY".into(),
+            ..SyscallRule::default()
+        }];
+    }
+
+    #[test]
+    fn flags() {
+        let flags = |words: &[&str], notifies: bool| {
+            compiled(|wanted| {
+                wanted.flags = words.iter().map(|word| format!("SECCOMP_FILTER_FLAG_{word}")).collect();
+                wanted.listener_path = Some("/s".into());
+                if notifies {
+                    notify(wanted);
+                }
+            })
+            .map(|filter| filter.unwrap().flags)
+        };
+        assert_eq!(flags(&["TSYNC", "LOG", "SPEC_ALLOW"], false).unwrap(), 6);
+        assert_eq!(flags(&["WAIT_KILLABLE_RECV", "LOG"], false).unwrap(), 2);
+        assert_eq!(flags(&["WAIT_KILLABLE_RECV", "LOG"], true).unwrap(), 34);
+        assert!(flags(&["NEW_LISTENER"], false).is_err());
+    }
+
+    #[test]
+    fn notifications_need_somebody_who_answers() {
+        let error = compiled(notify).unwrap_err().to_string();
+        assert!(error.starts_with("linux.seccomp.listenerPath: "), "{error}");
+        let error = compiled(|wanted| wanted.listener_metadata = Some("x".into())).unwrap_err().to_string();
+        assert!(error.starts_with("linux.seccomp.listenerMetadata: "), "{error}");
+        // Ignored where nothing notifies.
+        let filter = compiled(|wanted| wanted.listener_path = Some("/s".into())).unwrap().unwrap();
+        assert!(filter.notice.is_none());
+    }
+}
