@@ -68,7 +68,12 @@ fn many_kills_under_load_lose_no_line_and_no_exit_code() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(delays.next());
+        // Some kills come right after the answer, the others wherever they hit; on a slow machine that is before.
+        if kill % 3 == 0 {
+            client.wait().unwrap();
+        } else {
+            std::thread::sleep(delays.next());
+        }
         daemon.kill();
         if client.wait().unwrap().success() {
             acknowledged.push((name, code));
