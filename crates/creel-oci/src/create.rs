@@ -168,11 +168,16 @@ fn hand_over(
 /// Takes back what was made; the process is gone already.
 fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     let made = matches!(record.group, Group::Made(_));
+    // Those of kind createRuntime may have run; the specification goes on with poststop then.
+    let hooks = entry.spec().ok().and_then(|spec| spec.hooks);
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
         o.log.warn(&error.to_string());
     }
     if let Err(error) = root.remove(entry) {
         o.log.warn(&error.to_string());
+    }
+    if let Some(hooks) = hooks {
+        delete::poststop(o, record, &hooks.poststop);
     }
 }

@@ -4,6 +4,7 @@ use creel_cgroup::{Cgroup, Hierarchies};
 use creel_types::spec::{DeviceRule, Resources, Spec};
 
 use crate::error::{Error, Result};
+use crate::options::Options;
 use crate::record::Group;
 
 /// Devices that every container may use, whatever its rules say (runtime-spec, "Default Devices"): type, major, minor,
@@ -39,15 +40,26 @@ pub(crate) fn resources(spec: &Spec) -> Resources {
 }
 
 /// Where the Spec wants the group.
-pub(crate) fn intended(spec: &Spec, id: &str) -> Result<Group> {
+pub(crate) fn intended(_o: &Options, spec: &Spec, id: &str) -> Result<Group> {
     let hierarchies = Hierarchies::detect()?;
-    let given = spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref());
-    let path = match given.filter(|path| !path.is_empty()) {
-        Some(path) if path.starts_with('/') => path.to_owned(),
-        Some(path) => format!("/{path}"),
-        None => format!("/{id}"),
-    };
+    let (hierarchies, path) = hierarchies.locate(cgroups_path(spec), id)?;
     Ok(Group::Intended(hierarchies, path))
+}
+
+fn cgroups_path(spec: &Spec) -> Option<&str> {
+    spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref()).filter(|path| !path.is_empty())
+}
+
+/// Makes the group; `None` where an ordinary user has no rights to one and needs none.
+pub(crate) fn make(o: &Options, group: &Group, spec: &Spec) -> Result<Option<Cgroup>> {
+    let Group::Intended(hierarchies, path) = group else { return Ok(None) };
+    let resources = resources(spec);
+    if !o.rootless {
+        return Ok(Some(Cgroup::create(hierarchies, path, &resources)?));
+    }
+    let explicit = cgroups_path(spec).is_some();
+    let made = Cgroup::create_delegated(hierarchies, path, &resources, explicit)?;
+    Ok(made.group)
 }
 
 impl Group {

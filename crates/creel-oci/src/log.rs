@@ -73,7 +73,8 @@ impl Log {
         }
         let line = line(self.format, level, message, Timestamp::now());
         match &self.file {
-            Some(mut file) => {
+            Some(file) => {
+                let mut file: &File = file;
                 let _ = file.write_all(line.as_bytes());
             }
             None => to_stderr(&line),

@@ -45,9 +45,7 @@ pub(crate) struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         // A container's process that waits at its gate has a copy of the descriptor, and would keep the lock.
-        if self.locked.get() {
-            let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
-        }
+        self.unlock();
     }
 }
 
@@ -177,6 +175,13 @@ impl Entry {
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(Error::call(&format!("cannot lock container {}", self.id), e)),
             }
+        }
+    }
+
+    /// Lets go of the lock.
+    pub(crate) fn unlock(&self) {
+        if self.locked.replace(false) {
+            let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
         }
     }
 

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::child::{Filter, become_root, join_cgroup};
 use crate::cloned::{self, Birth, Stage};
-use crate::create::{born_in, entry, filter, streams};
+use crate::create::{born_in, doors, entry, filter, streams};
 use crate::error::{Error, Fault};
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
@@ -69,7 +69,10 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     let plan = process::plan(o.process, &linux)?;
     let plan_affinity = plan.affinity.clone();
     let filter = filter(linux.seccomp.as_ref())?;
-    let (cgroup, group) = entry(o.cgroup)?;
+    let (cgroup, group) = match o.doors {
+        Some(other) => doors(other)?,
+        None => entry(o.cgroup)?,
+    };
     let copy = |e| Error::setup("cannot copy a descriptor", e);
     let luggage = Luggage {
         target: o.target_pidfd.try_clone_to_owned().map_err(copy)?,
