@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use creel_cgroup::Cgroup;
+use creel_cgroup::{Cgroup, Entry};
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +149,8 @@ pub struct ExecOptions<'a> {
     pub stdio: Stdio,
     /// The container's control group.
     pub cgroup: Option<&'a Cgroup>,
+    /// The doors of another group that the process joins in its place, like one below the container's.
+    pub doors: Option<Entry>,
     /// How long the process lives.
     pub life: Life,
     /// Open descriptors from 3 on that the program inherits under the same numbers; all others are closed.

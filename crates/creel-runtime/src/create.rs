@@ -92,8 +92,12 @@ pub(crate) fn entry(
     cgroup: Option<&creel_cgroup::Cgroup>,
 ) -> Result<(Option<Entry>, Option<OwnedFd>), Error> {
     let Some(cgroup) = cgroup else { return Ok((None, None)) };
+    doors(cgroup.entry().map_err(|e| Error::setup("cannot open the control group", e))?)
+}
+
+/// As [`entry`], for doors that are open already.
+pub(crate) fn doors(entry: Entry) -> Result<(Option<Entry>, Option<OwnedFd>), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::setup("cannot open the control group", e);
-    let entry = cgroup.entry().map_err(|e| failed(&e))?;
     let unified = entry.unified().map(|fd| fd.try_clone_to_owned()).transpose().map_err(|e| failed(&e))?;
     Ok((Some(entry), unified))
 }

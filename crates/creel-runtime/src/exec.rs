@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::child::{become_root, join_cgroup};
 use crate::cloned::{self, Birth, Stage};
-use crate::create::{born_in, entry, streams};
+use crate::create::{born_in, doors, entry, streams};
 use crate::error::{Error, Fault};
 use crate::filter::Filter;
 use crate::hooks::State;
@@ -79,7 +79,10 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
         annotations: &o.spec.annotations,
     };
     let filter = Filter::compile(linux.seccomp.as_ref(), &state)?;
-    let (cgroup, group) = entry(o.cgroup)?;
+    let (cgroup, group) = match o.doors {
+        Some(other) => doors(other)?,
+        None => entry(o.cgroup)?,
+    };
     let copy = |e| Error::setup("cannot copy a descriptor", e);
     let luggage = Luggage {
         target: o.target_pidfd.try_clone_to_owned().map_err(copy)?,

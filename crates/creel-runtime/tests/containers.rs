@@ -549,6 +549,7 @@ fn exec_after_the_end() {
         process: spec.process.as_ref().unwrap(),
         stdio: Stdio::default(),
         cgroup: None,
+        doors: None,
         life: creel_runtime::Life::WithCreator,
         preserve_fds: Vec::new(),
     })
@@ -807,6 +808,7 @@ fn control_group() {
         process: &process,
         stdio,
         cgroup: Some(&group),
+        doors: None,
         life: creel_runtime::Life::WithCreator,
         preserve_fds: Vec::new(),
     })

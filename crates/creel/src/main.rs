@@ -20,18 +20,27 @@ enum Role {
     RootfsHelper,
     /// The program of the embedded `hello` image.
     Hello,
+    /// An OCI runtime on the command line.
+    Oci,
     /// The daemon.
     Daemon,
     /// A command of the user's.
     Command,
 }
 
+/// Names under which the program is an OCI runtime: callers want the path of one program, without a first argument.
+const OCI_NAMES: [&str; 2] = ["creel-oci", "runc"];
+
 fn role(args: &[OsString]) -> Role {
     let program = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
     if program.is_some_and(|name| name.ends_with("init")) {
         return Role::Init;
     }
+    if program.is_some_and(|name| OCI_NAMES.contains(&name)) {
+        return Role::Oci;
+    }
     match args.get(1).and_then(|arg| arg.to_str()) {
+        Some("oci") => Role::Oci,
         Some("shim") => Role::Shim,
         Some("rootfs-helper") => Role::RootfsHelper,
         Some("hello-from-inside") => Role::Hello,
@@ -48,6 +57,10 @@ fn main() -> ExitCode {
         Role::Shim => creel_shim::main(rest),
         Role::RootfsHelper => creel_engine::rootfs_helper_main(rest),
         Role::Hello => creel_cli::hello::main(),
+        Role::Oci => match args.first().and_then(|name| Path::new(name).file_name()?.to_str()) {
+            Some(name) if OCI_NAMES.contains(&name) => creel_oci::main(name, args.iter().skip(1).cloned()),
+            _ => creel_oci::main("creel oci", rest),
+        },
         Role::Daemon => daemon::main(args.into_iter().skip(1)),
         Role::Command => creel_cli::main(args),
     };
@@ -63,6 +76,8 @@ mod tests {
         let role_of = |line: &str| role(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         assert_eq!(role_of("/dev/init -- sh"), Role::Init);
         assert_eq!(role_of("creel shim --dir /x"), Role::Shim);
+        assert_eq!(role_of("creel oci --root /x list"), Role::Oci);
+        assert_eq!(role_of("/usr/local/bin/runc daemon"), Role::Oci);
         assert_eq!(role_of("creel daemon"), Role::Daemon);
         assert_eq!(role_of("/usr/bin/creel run hello"), Role::Command);
         assert_eq!(role_of("creel"), Role::Command);

@@ -19,6 +19,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("creel-layer", &["creel-types", "creel-sys"]),
     ("creel-runtime", &["creel-types", "creel-sys", "creel-cgroup"]),
     ("creel-shim", &["creel-types", "creel-sys", "creel-cgroup", "creel-runtime"]),
+    ("creel-oci", &["creel-types", "creel-sys", "creel-cgroup", "creel-runtime"]),
     ("creel-store", &["creel-types", "creel-sys", "creel-layer"]),
     ("creel-distribution", &["creel-types", "creel-sys", "creel-layer", "creel-store"]),
     (
@@ -45,6 +46,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "creel-cli",
             "creel-engine",
             "creel-layer",
+            "creel-oci",
             "creel-runtime",
             "creel-shim",
             "creel-wire",
@@ -61,6 +63,7 @@ const WITHOUT_TOKIO: &[&str] = &[
     "creel-layer",
     "creel-runtime",
     "creel-shim",
+    "creel-oci",
     "creel-store",
 ];
 

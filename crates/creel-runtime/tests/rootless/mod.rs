@@ -116,6 +116,7 @@ pub(crate) fn an_ordinary_user_execs_into_his_container() {
             process: &process,
             stdio,
             cgroup: None,
+            doors: None,
             life: creel_runtime::Life::WithCreator,
             preserve_fds: Vec::new(),
         });

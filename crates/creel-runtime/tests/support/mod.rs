@@ -180,6 +180,7 @@ impl Sleeper {
             process,
             stdio,
             cgroup: None,
+            doors: None,
             life: creel_runtime::Life::WithCreator,
             preserve_fds: Vec::new(),
         })

@@ -123,6 +123,7 @@ impl Launcher for Container {
             process,
             stdio: stdio(pipes),
             cgroup: self.cgroup.as_ref(),
+            doors: None,
             life: Life::WithCreator,
             preserve_fds: Vec::new(),
         };

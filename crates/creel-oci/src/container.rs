@@ -1,0 +1,128 @@
+//! A container that exists: its record, and verbs that are one step: `start`, `state`, `pause`, `resume`.
+
+use std::os::fd::OwnedFd;
+
+use creel_runtime::hooks::{self, State};
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::out;
+use crate::record::{Record, Status};
+use crate::store::{Entry, Root};
+
+/// An existing container.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) entry: Entry,
+    pub(crate) record: Record,
+}
+
+/// Reads a container's record.
+///
+/// # Errors
+/// [`Error::NotExist`] and what is wrong with the id.
+pub(crate) fn load(o: &Options, id: &str) -> Result<Loaded> {
+    let entry = open(o, id)?;
+    let record = entry.record()?;
+    Ok(Loaded { entry, record })
+}
+
+/// Reads a container's record and keeps others from changing it meanwhile.
+pub(crate) fn load_locked(o: &Options, id: &str) -> Result<Loaded> {
+    let entry = open(o, id)?;
+    entry.lock()?;
+    if !entry.is_linked() {
+        return Err(Error::NotExist);
+    }
+    let record = entry.record()?;
+    Ok(Loaded { entry, record })
+}
+
+fn open(o: &Options, id: &str) -> Result<Entry> {
+    crate::id::check(id)?;
+    let root = Root::open(&o.root)?.ok_or(Error::NotExist)?;
+    root.entry(id)?.ok_or(Error::NotExist)
+}
+
+impl Loaded {
+    /// What it is doing.
+    pub(crate) fn status(&self) -> Status {
+        self.record.status(&self.entry)
+    }
+
+    /// The pidfd of process 1.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`] when it has ended, also when its process id belongs to another process by now.
+    pub(crate) fn init(&self) -> Result<OwnedFd> {
+        if self.record.pid <= 0 {
+            return Err(Error::NotRunning);
+        }
+        let pidfd = creel_sys::pidfd::open(self.record.pid).map_err(|_| Error::NotRunning)?;
+        // Only now, with the pidfd in hand, does the comparison hold for good.
+        if self.record.lives() { Ok(pidfd) } else { Err(Error::NotRunning) }
+    }
+}
+
+/// `start ID`.
+pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
+    let loaded = load_locked(o, id)?;
+    match loaded.status() {
+        Status::Created => {}
+        Status::Stopped => return Err(Error::State("cannot start a container that has stopped".into())),
+        Status::Running => return Err(Error::State("cannot start an already running container".into())),
+        other => {
+            return Err(Error::State(format!("cannot start a container in the {} state", other.word())));
+        }
+    }
+    let Some(connection) = loaded.entry.connect_gate()? else {
+        return Err(Error::State("cannot start a container that has stopped".into()));
+    };
+    let warnings = creel_runtime::open_gate(connection).map_err(crate::create::not_started)?;
+    warnings.iter().for_each(|warning| o.log.warn(warning));
+    loaded.entry.remove_gate();
+    let hooks = loaded.entry.spec()?.hooks.unwrap_or_default();
+    let record = &loaded.record;
+    let state = State {
+        oci_version: &record.oci_version,
+        id,
+        status: Status::Running.word(),
+        pid: record.pid,
+        bundle: record.bundle.as_ref(),
+        annotations: &record.annotations,
+    };
+    if let Err(error) = hooks::run("poststart", &hooks.poststart, &state) {
+        o.log.warn(&error.to_string());
+    }
+    Ok(())
+}
+
+/// `state ID`.
+pub(crate) fn state(o: &Options, id: &str) -> Result<()> {
+    let loaded = load(o, id)?;
+    let status = loaded.status();
+    let shown = loaded.record.shown(status, String::new());
+    let text = serde_json::to_string_pretty(&shown).map_err(|e| Error::Invalid(e.to_string()))?;
+    out::print(&text)
+}
+
+/// `pause ID`.
+pub(crate) fn pause(o: &Options, id: &str) -> Result<()> {
+    let loaded = load(o, id)?;
+    match loaded.status() {
+        Status::Running | Status::Created => {
+            Ok(loaded.record.group.required("pause")?.freeze()?)
+        }
+        _ => Err(Error::NotRunning),
+    }
+}
+
+/// `resume ID`.
+pub(crate) fn resume(o: &Options, id: &str) -> Result<()> {
+    let loaded = load(o, id)?;
+    match loaded.status() {
+        Status::Paused => Ok(loaded.record.group.required("resume")?.thaw()?),
+        _ => Err(Error::NotPaused),
+    }
+}
+

@@ -1,0 +1,183 @@
+//! `create` and `run`: from a bundle to a process that waits, or runs.
+
+use std::os::fd::AsFd;
+
+use creel_cgroup::Cgroup;
+use creel_runtime::{CreateOptions, Created, Gate, Life, Rootfs};
+use creel_types::spec::{NamespaceKind, Spec};
+
+use crate::delete;
+use crate::error::{Error, Result};
+use crate::flags::Parsed;
+use crate::foreground::Foreground;
+use crate::groups;
+use crate::inherited::Inherited;
+use crate::options::Options;
+use crate::order::{self, Order};
+use crate::procfs;
+use crate::record::{Group, Record};
+use crate::store::{Entry, Root};
+
+/// `create`: the process waits at a socket in the state directory; it is left to whoever adopts orphans here.
+pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<()> {
+    let order = Order::read(parsed, true, inherited)?;
+    let (root, entry, mut record) = reserve(o, &order, id)?;
+    let made = (|| {
+        let gate = Gate::Socket(entry.make_gate()?);
+        let created = make(o, &order, &entry, &mut record, gate, Life::Detached)?;
+        hand_over(o, &order, &entry, &mut record, &created)?;
+        Ok(created)
+    })();
+    match made {
+        Ok(created) => {
+            created.detach()?;
+            Ok(())
+        }
+        Err(error) => {
+            undo(o, &root, &entry, &record);
+            Err(error)
+        }
+    }
+}
+
+/// `run`: returns the exit code of the program, or 0 with `--detach`.
+pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<i32> {
+    let order = Order::read(parsed, parsed.on("detach"), inherited)?;
+    let (root, entry, mut record) = reserve(o, &order, id)?;
+    let keep = parsed.on("keep");
+    let terminal = order.spec.process.as_ref().is_some_and(|process| process.terminal);
+    let made = (|| {
+        // Signals and the end of children are kept from here on, so that none is missed.
+        let foreground =
+            if order.detach { None } else { Some(Foreground::prepare(!parsed.on("no-subreaper"))?) };
+        let life = if order.detach { Life::Detached } else { Life::WithCreator };
+        let mut created = make(o, &order, &entry, &mut record, Gate::Creator, life)?;
+        hand_over(o, &order, &entry, &mut record, &created)?;
+        let console = created.console.take().filter(|_| !order.detach && terminal);
+        let started = created.start().map_err(not_started)?;
+        started.warnings.iter().for_each(|warning| o.log.warn(warning));
+        entry.unlock();
+        Ok((foreground, started, console))
+    })();
+    let (foreground, started, console) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            undo(o, &root, &entry, &record);
+            return Err(error);
+        }
+    };
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.wait(started.pid, started.pidfd.as_fd(), console)?;
+    if !keep {
+        // Somebody may have deleted it already.
+        let gone = entry.lock().is_ok() && !entry.is_linked();
+        if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
+            o.log.warn(&error.to_string());
+        }
+    }
+    Ok(code)
+}
+
+/// An error of the runtime library at the start of a process, with runc's words before it.
+pub(crate) fn not_started(error: creel_runtime::Error) -> Error {
+    Error::Runtime(error).during("unable to start container process")
+}
+
+/// Takes the id, and writes down where everything will be before any of it is made.
+fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)> {
+    crate::id::check(id)?;
+    creel_runtime::validate(&order.spec)?;
+    let mut record = Record::new(id, &order.spec.oci_version);
+    record.bundle = utf8(&order.bundle)?;
+    record.rootfs = utf8(&order.rootfs)?;
+    record.annotations.clone_from(&order.spec.annotations);
+    record.own_pids = has_own_pids(&order.spec);
+    record.rootless = o.rootless;
+    if !o.cgroups_optional {
+        record.group = groups::intended(o, &order.spec, id)?;
+    }
+    let root = Root::make(&o.root)?;
+    let entry = root.create(id)?;
+    let stored = entry.store_spec(&order.spec).and_then(|()| entry.store(&record));
+    if let Err(error) = stored {
+        let _ = root.remove(&entry);
+        return Err(error);
+    }
+    Ok((root, entry, record))
+}
+
+fn utf8(path: &std::path::Path) -> Result<String> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Invalid(format!("{} is not UTF-8, which JSON requires", path.display())))
+}
+
+fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    namespaces.into_iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none())
+}
+
+/// Makes the control group and the process.
+fn make(
+    o: &Options,
+    order: &Order,
+    entry: &Entry,
+    record: &mut Record,
+    gate: Gate,
+    life: Life,
+) -> Result<Created> {
+    let cgroup: Option<Cgroup> = groups::make(o, &record.group, &order.spec)?;
+    if let Some(cgroup) = &cgroup {
+        record.group = Group::Made(cgroup.clone());
+    } else {
+        record.group = Group::None;
+    }
+    let rootfs = Rootfs::Directory(order.rootfs.clone());
+    let mut options = CreateOptions::new(entry.id(), &order.spec, &order.bundle, &rootfs);
+    options.stdio = order::own_stdio();
+    options.cgroup = cgroup.as_ref().into();
+    options.gate = gate;
+    options.life = life;
+    options.pivot = order.pivot;
+    options.keyring = order.keyring;
+    options.preserve_fds.clone_from(&order.preserve_fds);
+    let created = creel_runtime::create(options)
+        .map_err(|e| Error::Runtime(e).during("unable to start container process"))?;
+    created.warnings.iter().for_each(|warning| o.log.warn(warning));
+    Ok(created)
+}
+
+/// Writes down the process, and tells the caller of it.
+fn hand_over(
+    _o: &Options,
+    order: &Order,
+    entry: &Entry,
+    record: &mut Record,
+    created: &Created,
+) -> Result<()> {
+    record.pid = created.pid;
+    record.start_time = procfs::stat(created.pid).map_or(0, |stat| stat.start_time);
+    entry.store(record)?;
+    order.sockets.send(created.console.as_ref(), created.pidfd.as_fd())?;
+    match &order.pid_file {
+        Some(path) => order::write_pid(path, created.pid),
+        None => Ok(()),
+    }
+}
+
+/// Takes back what was made; the process is gone already.
+fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
+    let made = matches!(record.group, Group::Made(_));
+    // Those of kind createRuntime may have run; the specification goes on with poststop then.
+    let hooks = entry.spec().ok().and_then(|spec| spec.hooks);
+    // A group that was only intended may be somebody else's: creating it undoes itself.
+    if made && let Err(error) = record.group.remove() {
+        o.log.warn(&error.to_string());
+    }
+    if let Err(error) = root.remove(entry) {
+        o.log.warn(&error.to_string());
+    }
+    if let Some(hooks) = hooks {
+        delete::poststop(o, record, &hooks.poststop);
+    }
+}

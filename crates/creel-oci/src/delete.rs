@@ -1,0 +1,148 @@
+//! `delete`, and the end of a container however it comes.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use creel_cgroup::Cgroup;
+use creel_runtime::hooks::{self, State};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::record::{Record, Status};
+use crate::store::{Entry, Root};
+
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `delete [--force] ID`.
+pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
+    crate::id::check(id)?;
+    let found = match Root::open(&o.root)? {
+        Some(root) => root.entry(id)?.map(|entry| (root, entry)),
+        None => None,
+    };
+    let Some((root, entry)) = found else {
+        return if force { Ok(()) } else { Err(Error::NotExist) };
+    };
+    if force && !entry.try_lock() {
+        // Whoever is at work on it goes on, and lets go of the lock, when the process is gone.
+        if let Ok(record) = entry.record() {
+            kill(&record)?;
+        }
+    }
+    entry.lock_within(PATIENCE)?;
+    if !entry.is_linked() {
+        // Somebody else has deleted it meanwhile.
+        return if force { Ok(()) } else { Err(Error::NotExist) };
+    }
+    let record = match entry.record() {
+        Ok(record) => record,
+        // Cut off before anything was made.
+        Err(Error::NotExist) => {
+            root.remove(&entry)?;
+            return if force { Ok(()) } else { Err(Error::NotExist) };
+        }
+        Err(error) => return Err(error),
+    };
+    match record.status(&entry) {
+        _ if force => {}
+        Status::Stopped | Status::Created => {}
+        status => {
+            return Err(Error::State(format!(
+                "cannot delete container {id} that is not stopped: {}",
+                status.word()
+            )));
+        }
+    }
+    destroy(o, &root, &entry, &record)
+}
+
+/// Ends what is left of a container, and removes its control group and its directory; then the hooks of kind poststop.
+pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
+    kill(record)?;
+    let spec = entry.spec();
+    record.group.remove()?;
+    root.remove(entry)?;
+    if let Ok(spec) = spec {
+        let hooks = spec.hooks.unwrap_or_default();
+        poststop(o, record, &hooks.poststop);
+    }
+    Ok(())
+}
+
+/// Runs the hooks; one that fails is told, and the next is run (runtime-spec, "Poststop").
+pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::Hook]) {
+    let state = State {
+        oci_version: &record.oci_version,
+        id: &record.id,
+        status: Status::Stopped.word(),
+        pid: 0,
+        bundle: record.bundle.as_ref(),
+        annotations: &record.annotations,
+    };
+    for hook in list {
+        if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
+            o.log.warn(&error.to_string());
+        }
+    }
+}
+
+/// Kills every process of the container, frozen or not, and waits until they have ended.
+fn kill(record: &Record) -> Result<()> {
+    let mut waiting = Vec::new();
+    if record.pid > 0
+        && let Ok(pidfd) = creel_sys::pidfd::open(record.pid)
+        // With the pidfd in hand the id cannot change its owner any more.
+        && record.lives()
+    {
+        // One that has just ended needs no signal.
+        let _ = creel_sys::pidfd::send_signal(&pidfd, libc::SIGKILL);
+        waiting.push(pidfd);
+    }
+    if let Some(cgroup) = record.group.open()? {
+        waiting.extend(kill_group(&cgroup)?);
+    }
+    if !all_ended(waiting)? {
+        return Err(Error::State("container init still running".into()));
+    }
+    Ok(())
+}
+
+/// Kills a group's processes; returns those to wait for.
+fn kill_group(cgroup: &Cgroup) -> Result<Vec<OwnedFd>> {
+    let pids = match cgroup.pids() {
+        Ok(pids) => pids,
+        Err(creel_cgroup::Error::NotFound { .. }) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let frozen = cgroup.is_frozen().unwrap_or(false);
+    if pids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pidfds = pids.into_iter().filter_map(|pid| creel_sys::pidfd::open(pid).ok()).collect();
+    cgroup.kill_all()?;
+    if frozen {
+        // In v1 even SIGKILL waits for the thaw; cgroup.kill of v2 does not.
+        let _ = cgroup.thaw();
+    }
+    Ok(pidfds)
+}
+
+/// Waits until all these processes have ended; false when they do not in time.
+fn all_ended(mut waiting: Vec<OwnedFd>) -> Result<bool> {
+    let begun = Instant::now();
+    while !waiting.is_empty() {
+        let Some(left) = PATIENCE.checked_sub(begun.elapsed()) else { return Ok(false) };
+        let mut fds: Vec<_> = waiting.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Error::call("poll", e)),
+        }
+        let ended: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ended = ended.into_iter();
+        waiting.retain(|_| !ended.next().unwrap_or(false));
+    }
+    Ok(true)
+}

@@ -1,0 +1,91 @@
+//! A container's control group: where it is, how it is made, and how it goes.
+
+use creel_cgroup::{Cgroup, Hierarchies};
+use creel_types::spec::{DeviceRule, Resources, Spec};
+
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::record::Group;
+
+/// Devices that every container may use, whatever its rules say (runtime-spec, "Default Devices"): type, major, minor,
+/// access.
+const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
+    ("c", None, None, "m"),
+    ("b", None, None, "m"),
+    ("c", Some(1), Some(3), "rwm"),
+    ("c", Some(1), Some(5), "rwm"),
+    ("c", Some(1), Some(7), "rwm"),
+    ("c", Some(1), Some(8), "rwm"),
+    ("c", Some(1), Some(9), "rwm"),
+    ("c", Some(5), Some(0), "rwm"),
+    ("c", Some(5), Some(2), "rwm"),
+    ("c", Some(136), None, "rwm"),
+];
+
+/// The limits that the Spec asks for, with the default devices allowed. A Spec without device rules gets those only, as
+/// with runc: nobody asked for the host's disks.
+pub(crate) fn resources(spec: &Spec) -> Resources {
+    let mut resources = spec.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+    if resources.devices.is_empty() {
+        resources.devices.push(DeviceRule { access: Some("rwm".into()), ..DeviceRule::default() });
+    }
+    resources.devices.extend(DEFAULT_DEVICES.map(|(kind, major, minor, access)| DeviceRule {
+        allow: true,
+        kind: Some(kind.into()),
+        major,
+        minor,
+        access: Some(access.into()),
+    }));
+    resources
+}
+
+/// Where the Spec wants the group.
+pub(crate) fn intended(_o: &Options, spec: &Spec, id: &str) -> Result<Group> {
+    let hierarchies = Hierarchies::detect()?;
+    let (hierarchies, path) = hierarchies.locate(cgroups_path(spec), id)?;
+    Ok(Group::Intended(hierarchies, path))
+}
+
+fn cgroups_path(spec: &Spec) -> Option<&str> {
+    spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref()).filter(|path| !path.is_empty())
+}
+
+/// Makes the group; `None` where an ordinary user has no rights to one and needs none.
+pub(crate) fn make(o: &Options, group: &Group, spec: &Spec) -> Result<Option<Cgroup>> {
+    let Group::Intended(hierarchies, path) = group else { return Ok(None) };
+    let resources = resources(spec);
+    if !o.rootless {
+        return Ok(Some(Cgroup::create(hierarchies, path, &resources)?));
+    }
+    let explicit = cgroups_path(spec).is_some();
+    let made = Cgroup::create_delegated(hierarchies, path, &resources, explicit)?;
+    Ok(made.group)
+}
+
+impl Group {
+    /// The group, if there is any.
+    pub(crate) fn open(&self) -> Result<Option<Cgroup>> {
+        match self {
+            Group::None => Ok(None),
+            Group::Made(cgroup) => Ok(Some(cgroup.clone())),
+            Group::Intended(hierarchies, path) => match Cgroup::open(hierarchies, path) {
+                Ok(cgroup) => Ok(Some(cgroup)),
+                Err(creel_cgroup::Error::NotFound { .. }) => Ok(None),
+                Err(e) => Err(e.into()),
+            },
+        }
+    }
+
+    /// The group, for verbs that do nothing without one.
+    pub(crate) fn required(&self, verb: &str) -> Result<Cgroup> {
+        self.open()?.ok_or_else(|| Error::State(format!("cannot {verb}: the container has no control group")))
+    }
+
+    /// Removes it; one that is gone is no error.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match self.open()? {
+            Some(cgroup) => cgroup.remove().map_err(|e| Error::Cgroup(e).during("unable to remove container's cgroup")),
+            None => Ok(()),
+        }
+    }
+}

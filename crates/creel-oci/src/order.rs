@@ -1,0 +1,221 @@
+//! What `create`, `run` and `restore` were asked for: read, checked and opened before anything is made, so that there is
+//! nothing to undo when it is wrong.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use creel_runtime::Stdio;
+use creel_types::spec::{Process, Spec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::error::{Error, Result};
+use crate::flags::Parsed;
+use crate::inherited::Inherited;
+use crate::options;
+
+/// The name of the configuration in a bundle.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// A request for a new container.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) bundle: PathBuf,
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) sockets: Sockets,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) detach: bool,
+    pub(crate) pivot: bool,
+    pub(crate) keyring: bool,
+    pub(crate) preserve_fds: Vec<i32>,
+}
+
+/// Sockets that a process's descriptors are sent to.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    pub(crate) console: Option<OwnedFd>,
+    pub(crate) pidfd: Option<OwnedFd>,
+}
+
+impl Sockets {
+    /// Connects to what the flags name, and checks that a terminal has somewhere to go.
+    pub(crate) fn open(parsed: &Parsed, terminal: bool, detach: bool) -> Result<Sockets> {
+        let console = parsed.value("console-socket").map(Path::new);
+        if detach && terminal && console.is_none() {
+            return Err(Error::Invalid(
+                "cannot allocate tty if runc will detach without setting console socket".into(),
+            ));
+        }
+        if !(detach && terminal) && console.is_some() {
+            return Err(Error::Invalid(
+                "cannot use console socket if runc will not detach or allocate tty".into(),
+            ));
+        }
+        Ok(Sockets {
+            console: console.map(dial).transpose()?,
+            pidfd: parsed.value("pidfd-socket").map(Path::new).map(dial).transpose()?,
+        })
+    }
+
+    /// Sends what there is to send: the terminal's master, and the process's pidfd.
+    pub(crate) fn send(&self, master: Option<&OwnedFd>, pidfd: BorrowedFd<'_>) -> Result<()> {
+        if let (Some(socket), Some(master)) = (&self.console, master) {
+            // runc sends the terminal's name along, as the container sees it; receivers need at least one byte.
+            creel_sys::fdpass::send(socket, b"/dev/ptmx", &[master.as_fd()])
+                .map_err(|e| Error::call("cannot send the terminal over the console socket", e))?;
+        }
+        if let Some(socket) = &self.pidfd {
+            creel_sys::fdpass::send(socket, b"pidfd", &[pidfd])
+                .map_err(|e| Error::call("cannot send the process descriptor over the pidfd socket", e))?;
+        }
+        Ok(())
+    }
+}
+
+fn dial(path: &Path) -> Result<OwnedFd> {
+    let failed = |e: rustix::io::Errno| {
+        let reason = crate::error::reason(&e.into());
+        Error::Invalid(format!("dial unix {}: connect: {reason}", path.display()))
+    };
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(failed)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
+    Ok(socket)
+}
+
+impl Order {
+    /// Reads the flags and the bundle. The current directory is the bundle afterwards, as hooks expect it.
+    pub(crate) fn read(parsed: &Parsed, detach: bool, inherited: &Inherited) -> Result<Order> {
+        let pid_file = pid_file(parsed)?;
+        let socket_flags = parsed.clone();
+        // Sockets may be named from here, the Spec's paths from the bundle: sockets first.
+        let bundle = parsed.value("bundle").map(Path::new);
+        let config = parsed.value("config").map(Path::new);
+        let mut spec = match bundle {
+            Some(bundle) => load(&bundle.join(config.unwrap_or(Path::new(CONFIG))), bundle)?,
+            None => load(config.unwrap_or(Path::new(CONFIG)), Path::new("."))?,
+        };
+        if let Some(process) = &spec.process {
+            check_process(process)?;
+        }
+        let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+        let sockets = Sockets::open(&socket_flags, terminal, detach)?;
+        let preserve_fds = inherited.preserved()?;
+        if let Some(process) = &mut spec.process {
+            inherited.announce(&mut process.env);
+        }
+        if let Some(bundle) = bundle {
+            std::env::set_current_dir(bundle).map_err(|e| Error::on("chdir", bundle, e))?;
+        }
+        let bundle = options::current_dir()?;
+        let Some(root) = &spec.root else {
+            return Err(Error::Invalid("root property must not be empty".into()));
+        };
+        let rootfs = options::clean(&bundle.join(&root.path));
+        Ok(Order {
+            bundle,
+            rootfs,
+            spec,
+            sockets,
+            pid_file,
+            detach,
+            pivot: !parsed.on("no-pivot"),
+            keyring: !parsed.on("no-new-keyring"),
+            preserve_fds,
+        })
+    }
+}
+
+/// `--pid-file`, absolute.
+pub(crate) fn pid_file(parsed: &Parsed) -> Result<Option<PathBuf>> {
+    parsed.value("pid-file").map(|path| options::absolute(Path::new(path))).transpose()
+}
+
+fn load(path: &Path, bundle: &Path) -> Result<Spec> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Err(e) = std::fs::metadata(bundle) {
+                return Err(Error::on("chdir", bundle, e));
+            }
+            return Err(Error::Invalid("JSON specification file config.json not found".into()));
+        }
+        Err(e) => return Err(Error::on("open", path, e)),
+    };
+    parse(&bytes)
+}
+
+/// A Spec from its JSON.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
+    match serde_json::from_slice::<Option<Spec>>(bytes) {
+        Ok(Some(spec)) => Ok(spec),
+        Ok(None) => Err(Error::Invalid("config cannot be null".into())),
+        Err(e) => Err(Error::Invalid(format!("{CONFIG}: {e}"))),
+    }
+}
+
+/// What runc says of a process that cannot be run.
+pub(crate) fn check_process(process: &Process) -> Result<()> {
+    let wrong = |text: &str| Err(Error::Invalid(text.into()));
+    if process.cwd.is_empty() {
+        return wrong("Cwd property must not be empty");
+    }
+    if !process.cwd.starts_with('/') {
+        return wrong("Cwd must be an absolute path");
+    }
+    if process.args.is_empty() {
+        return wrong("args must not be empty");
+    }
+    Ok(())
+}
+
+/// Writes a process id, whole or not at all.
+pub(crate) fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| Error::on("open", path, rustix::io::Errno::ISDIR))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    let temporary = path.with_file_name(hidden);
+    let _ = std::fs::remove_file(&temporary);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        std::io::Write::write_all(&mut file, pid.to_string().as_bytes())?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|e| Error::on("open", path, e))
+}
+
+/// This process's own standard descriptors, for a process that is to have them.
+pub(crate) fn own_stdio() -> Stdio {
+    // One that is closed becomes /dev/null.
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().ok();
+    Stdio {
+        stdin: copy(rustix::stdio::stdin()),
+        stdout: copy(rustix::stdio::stdout()),
+        stderr: copy(rustix::stdio::stderr()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_appears_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        std::fs::write(dir.path().join(".pid"), "left over").unwrap();
+        write_pid(&path, 42).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "42");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write_pid(&dir.path().join("none/pid"), 1).is_err());
+    }
+
+    #[test]
+    fn what_is_no_spec() {
+        for (text, error) in [("null", "config cannot be null"), ("{", "config.json: EOF while parsing")] {
+            let found = parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(found.starts_with(error), "{text}: {found}");
+        }
+    }
+}

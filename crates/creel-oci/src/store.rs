@@ -1,0 +1,389 @@
+//! The state directory: one directory for each container below the root, reached by descriptor only.
+//!
+//! `state.json` is the [`Record`], replaced by rename; `config.json` the Spec as the container was made from it;
+//! `start.sock` the gate at which a created container waits. A verb that changes a container holds an exclusive
+//! flock(2) on its directory.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use creel_types::spec::Spec;
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::error::{Error, Result};
+use crate::id;
+use crate::record::Record;
+
+const STATE: &str = "state.json";
+const CONFIG: &str = "config.json";
+const GATE: &str = "start.sock";
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 64 << 20;
+
+/// The directory that holds all containers' directories.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// One container's directory.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    id: String,
+    fd: OwnedFd,
+    /// Whether this value holds the lock.
+    locked: Cell<bool>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // A container's process that waits at its gate has a copy of the descriptor, and would keep the lock.
+        self.unlock();
+    }
+}
+
+fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+impl Root {
+    /// Opens the root; `None` when it does not exist.
+    pub(crate) fn open(path: &Path) -> Result<Option<Root>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Root { path: path.to_owned(), fd })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::on("open", path, e)),
+        }
+    }
+
+    /// Opens the root, which is made with its parents if need be.
+    pub(crate) fn make(path: &Path) -> Result<Root> {
+        if let Some(root) = Root::open(path)? {
+            return Ok(root);
+        }
+        std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
+            .create(path)
+            .map_err(|e| Error::on("mkdir", path, e))?;
+        Root::open(path)?.ok_or_else(|| Error::on("open", path, Errno::NOENT))
+    }
+
+    /// Makes the directory of a new container, locked.
+    pub(crate) fn create(&self, id: &str) -> Result<Entry> {
+        id::check(id)?;
+        match rustix::fs::mkdirat(&self.fd, id, Mode::from_raw_mode(0o711)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Error::Exists),
+            Err(e) => return Err(Error::on("mkdir", self.path.join(id), e)),
+        }
+        let entry = self.entry(id)?.ok_or(Error::NotExist)?;
+        entry.lock()?;
+        // Somebody who deletes may have been faster than the lock.
+        if !entry.is_linked() {
+            return Err(Error::State(format!("container {id} was deleted while it was being created")));
+        }
+        Ok(entry)
+    }
+
+    /// A container's directory; `None` when there is none.
+    pub(crate) fn entry(&self, id: &str) -> Result<Option<Entry>> {
+        id::check(id)?;
+        match open_dir(&self.fd, id) {
+            Ok(fd) => Ok(Some(Entry { id: id.to_owned(), fd, locked: Cell::new(false) })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::on("open", self.path.join(id), e)),
+        }
+    }
+
+    /// The ids of all containers, sorted.
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
+        let failed = |e| Error::on("open", &self.path, e);
+        let mut ids = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+            if let Some(name) = entry.file_name().to_str().ok().filter(|name| is_dir && id::check(name).is_ok()) {
+                ids.push(name.to_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Removes a container's directory with all that is in it.
+    pub(crate) fn remove(&self, entry: &Entry) -> Result<()> {
+        let failed = |e| Error::on("unable to remove container state dir: remove", self.path.join(&entry.id), e);
+        // The record goes last: as long as anything is left, what it names can be cleaned up again.
+        empty(entry.fd.as_fd(), Some(STATE)).map_err(failed)?;
+        unlink(&entry.fd, STATE).map_err(failed)?;
+        match rustix::fs::unlinkat(&self.fd, entry.id.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(failed(e)),
+        }
+    }
+}
+
+fn unlink(dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Removes what is in a directory, except `keep`.
+fn empty(dir: std::os::fd::BorrowedFd<'_>, keep: Option<&str>) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." || keep.is_some_and(|keep| name.to_bytes() == keep.as_bytes()) {
+            continue;
+        }
+        match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                empty(open_dir(dir, name)?.as_fd(), None)?;
+                rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+            }
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+impl Entry {
+    /// The container's id.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits for the exclusive lock; it is held until this value is dropped.
+    pub(crate) fn lock(&self) -> Result<()> {
+        loop {
+            match rustix::fs::flock(&self.fd, FlockOperation::LockExclusive) {
+                Ok(()) => {
+                    self.locked.set(true);
+                    return Ok(());
+                }
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(Error::call(&format!("cannot lock container {}", self.id), e)),
+            }
+        }
+    }
+
+    /// Lets go of the lock.
+    pub(crate) fn unlock(&self) {
+        if self.locked.replace(false) {
+            let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+        }
+    }
+
+    /// Whether nobody else holds the lock; takes it then.
+    pub(crate) fn try_lock(&self) -> bool {
+        let got = rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok();
+        self.locked.set(self.locked.get() || got);
+        got
+    }
+
+    /// Waits for the lock for a while only: who holds it may wait for something that never comes.
+    pub(crate) fn lock_within(&self, patience: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        while !self.try_lock() {
+            if begun.elapsed() > patience {
+                return Err(Error::State(format!(
+                    "container {} is being changed by another process that does not finish; end that one first",
+                    self.id
+                )));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else is at work on the container just now.
+    pub(crate) fn is_locked(&self) -> bool {
+        if self.locked.get() {
+            return false;
+        }
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+                false
+            }
+            Err(_) => true,
+        }
+    }
+
+    /// Whether the directory still has its name.
+    pub(crate) fn is_linked(&self) -> bool {
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// The directory itself.
+    pub(crate) fn dir(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// User id of the directory's owner.
+    pub(crate) fn owner(&self) -> u32 {
+        rustix::fs::fstat(&self.fd).map_or(0, |stat| stat.st_uid)
+    }
+
+    /// A name in the directory, by way of the descriptor: for calls that take paths only.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(Error::on("open", format!("{name} of container {}", self.id), e)),
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::from(fd)
+            .take(MAX_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::on("read", format!("{name} of container {}", self.id), e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file whole or not at all.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let failed = |e: std::io::Error| Error::on("write", format!("{name} of container {}", self.id), e);
+        let temporary = format!(".{name}.new");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, &temporary, flags, Mode::from_raw_mode(0o600))
+            .map_err(|e| failed(e.into()))?;
+        std::fs::File::from(fd).write_all(bytes).map_err(failed)?;
+        rustix::fs::renameat(&self.fd, &temporary, &self.fd, name).map_err(|e| failed(e.into()))
+    }
+
+    /// The record.
+    ///
+    /// # Errors
+    /// [`Error::NotExist`] when there is none (yet), [`Error::Invalid`] when it is damaged.
+    pub(crate) fn record(&self) -> Result<Record> {
+        let bytes = self.read(STATE)?.ok_or(Error::NotExist)?;
+        Record::parse(&bytes).map_err(|reason| Error::Invalid(format!("state of container {}: {reason}", self.id)))
+    }
+
+    /// Replaces the record.
+    pub(crate) fn store(&self, record: &Record) -> Result<()> {
+        self.write(STATE, &record.to_json())
+    }
+
+    /// The Spec that the container was made from.
+    pub(crate) fn spec(&self) -> Result<Spec> {
+        let bytes = self.read(CONFIG)?.ok_or(Error::NotExist)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Invalid(format!("config.json of container {}: {e}", self.id)))
+    }
+
+    /// Keeps the Spec.
+    pub(crate) fn store_spec(&self, spec: &Spec) -> Result<()> {
+        let bytes = serde_json::to_vec(spec).map_err(|e| Error::Invalid(format!("config.json: {e}")))?;
+        self.write(CONFIG, &bytes)
+    }
+
+    /// Makes the socket at which the created process waits.
+    pub(crate) fn make_gate(&self) -> Result<OwnedFd> {
+        let failed = |e: Errno| Error::call("cannot make the socket that starts the container", e);
+        let socket = socket().map_err(failed)?;
+        let address = SocketAddrUnix::new(self.path(GATE)).map_err(failed)?;
+        rustix::net::bind(&socket, &address).map_err(failed)?;
+        rustix::net::listen(&socket, 1).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// Connects to the waiting process; `None` when it is gone.
+    pub(crate) fn connect_gate(&self) -> Result<Option<OwnedFd>> {
+        let failed = |e: Errno| Error::call("cannot reach the container's process", e);
+        let socket = socket().map_err(failed)?;
+        let address = SocketAddrUnix::new(self.path(GATE)).map_err(failed)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => Ok(Some(socket)),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Whether the gate is there, which means that nobody has gone through.
+    pub(crate) fn has_gate(&self) -> bool {
+        rustix::fs::statat(&self.fd, GATE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Takes the gate away: the container was started.
+    pub(crate) fn remove_gate(&self) {
+        // One that stays makes a running container look like a created one until it ends; nothing worse.
+        let _ = unlink(&self.fd, GATE);
+    }
+}
+
+fn socket() -> rustix::io::Result<OwnedFd> {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        assert!(Root::open(&path).unwrap().is_none());
+        let root = Root::make(&path).unwrap();
+        let entry = root.create("x").unwrap();
+        assert!(matches!(root.create("x"), Err(Error::Exists)));
+        assert!(matches!(entry.record(), Err(Error::NotExist)));
+        assert_eq!(root.ids().unwrap(), ["x"]);
+        let other = root.entry("x").unwrap().unwrap();
+        assert!(other.is_locked() && !other.try_lock());
+        assert!(other.lock_within(Duration::from_millis(5)).is_err());
+        drop(entry);
+        assert!(!other.is_locked() && other.try_lock());
+        std::fs::create_dir_all(path.join("x/sub/sub")).unwrap();
+        std::fs::write(path.join("x/sub/file"), "").unwrap();
+        root.remove(&other).unwrap();
+        assert!(!other.is_linked() && root.entry("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_in_the_root_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::make(&dir.path().join("root")).unwrap();
+        std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", dir.path().join("root/x")).unwrap();
+        assert!(root.entry("x").is_err());
+        assert!(matches!(root.create("x"), Err(Error::Exists)));
+        assert!(root.entry("../elsewhere").is_err());
+    }
+
+    #[test]
+    fn a_gate_is_reached_while_somebody_waits_there() {
+        let dir = tempfile::tempdir().unwrap();
+        // Longer than a socket's path may be.
+        let path = dir.path().join("long".repeat(40));
+        let root = Root::make(&path).unwrap();
+        let entry = root.create("x").unwrap();
+        assert!(!entry.has_gate() && entry.connect_gate().unwrap().is_none());
+        let gate = entry.make_gate().unwrap();
+        assert!(entry.has_gate() && entry.connect_gate().unwrap().is_some());
+        drop(gate);
+        assert!(entry.has_gate() && entry.connect_gate().unwrap().is_none());
+        entry.remove_gate();
+        assert!(!entry.has_gate());
+    }
+}
