@@ -435,7 +435,7 @@ mod tests {
         check(
             &["-it", "--rm", "busybox", "sh", "-c", "echo -n x"],
             expect![[
-                r#"{"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","echo -n x"],"HostConfig":{"AutoRemove":true,"NetworkMode":"default","RestartPolicy":{"Name":"no"}},"Image":"busybox","OpenStdin":true,"StdinOnce":true,"Tty":true}"#
+                r#"{"AttachStderr":true,"AttachStdin":true,"AttachStdout":true,"Cmd":["sh","-c","echo -n x"],"HostConfig":{"AutoRemove":true,"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"Devices":[],"Dns":[],"DnsOptions":[],"DnsSearch":[],"NetworkMode":"default","RestartPolicy":{"Name":"no"},"Ulimits":[]},"Image":"busybox","OpenStdin":true,"StdinOnce":true,"Tty":true}"#
             ]],
         );
         check(
@@ -456,7 +456,7 @@ mod tests {
                 "busybox",
             ],
             expect![[
-                r#"{"Env":["A=1"],"HostConfig":{"Memory":536870912,"MemorySwap":-1,"NanoCpus":1500000000,"NetworkMode":"default","PidsLimit":7,"RestartPolicy":{"Name":"no"}},"Image":"busybox"}"#
+                r#"{"Env":["A=1"],"HostConfig":{"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"Devices":[],"Dns":[],"DnsOptions":[],"DnsSearch":[],"Memory":536870912,"MemorySwap":-1,"NanoCpus":1500000000,"NetworkMode":"default","PidsLimit":7,"RestartPolicy":{"Name":"no"},"Ulimits":[]},"Image":"busybox"}"#
             ]],
         );
         check(
@@ -473,7 +473,7 @@ mod tests {
                 "x",
             ],
             expect![[
-                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"Binds":["/a:/b:ro"],"Mounts":[{"Target":"/t","Type":"tmpfs"}],"NetworkMode":"default","ReadonlyRootfs":true,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/run":"size=1m"}},"Image":"x"}"#
+                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"Binds":["/a:/b:ro"],"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"Devices":[],"Dns":[],"DnsOptions":[],"DnsSearch":[],"Mounts":[{"Target":"/t","Type":"tmpfs"}],"NetworkMode":"default","ReadonlyRootfs":true,"RestartPolicy":{"Name":"no"},"Tmpfs":{"/run":"size=1m"},"Ulimits":[]},"Image":"x"}"#
             ]],
         );
         check(
@@ -491,7 +491,7 @@ mod tests {
                 "x",
             ],
             expect![[
-                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"CapAdd":["NET_ADMIN"],"CapDrop":["ALL"],"Init":true,"MaskedPaths":[],"NetworkMode":"default","Privileged":true,"ReadonlyPaths":[],"RestartPolicy":{"Name":"no"},"SecurityOpt":["no-new-privileges"]},"Image":"x"}"#
+                r#"{"AttachStderr":true,"AttachStdout":true,"HostConfig":{"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"CapAdd":["NET_ADMIN"],"CapDrop":["ALL"],"Devices":[],"Dns":[],"DnsOptions":[],"DnsSearch":[],"Init":true,"MaskedPaths":[],"NetworkMode":"default","Privileged":true,"ReadonlyPaths":[],"RestartPolicy":{"Name":"no"},"SecurityOpt":["no-new-privileges"],"Ulimits":[]},"Image":"x"}"#
             ]],
         );
         check(
@@ -511,7 +511,7 @@ mod tests {
                 "x",
             ],
             expect![[
-                r#"{"AttachStderr":true,"AttachStdout":true,"Entrypoint":[""],"HostConfig":{"Devices":[{"CgroupPermissions":"rwm","PathInContainer":"/dev/fuse","PathOnHost":"/dev/fuse"}],"NetworkMode":"none","RestartPolicy":{"Name":"no"},"ShmSize":1073741824,"Ulimits":[{"Hard":2,"Name":"nofile","Soft":1}]},"Image":"x"}"#
+                r#"{"AttachStderr":true,"AttachStdout":true,"Entrypoint":[""],"HostConfig":{"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"Devices":[{"CgroupPermissions":"rwm","PathInContainer":"/dev/fuse","PathOnHost":"/dev/fuse"}],"Dns":[],"DnsOptions":[],"DnsSearch":[],"NetworkMode":"none","RestartPolicy":{"Name":"no"},"ShmSize":1073741824,"Ulimits":[{"Hard":2,"Name":"nofile","Soft":1}]},"Image":"x"}"#
             ]],
         );
         check(
@@ -530,7 +530,7 @@ mod tests {
                 "x",
             ],
             expect![[
-                r#"{"AttachStdout":true,"Healthcheck":{"Interval":5000000000,"Test":["CMD-SHELL","true"]},"HostConfig":{"NetworkMode":"n","PortBindings":{"8080/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]},"RestartPolicy":{"Name":"no"}},"Image":"x","NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"OpenStdin":true}"#
+                r#"{"AttachStdout":true,"Healthcheck":{"Interval":5000000000,"Test":["CMD-SHELL","true"]},"HostConfig":{"BlkioDeviceReadBps":[],"BlkioDeviceReadIOps":[],"BlkioDeviceWriteBps":[],"BlkioDeviceWriteIOps":[],"BlkioWeightDevice":[],"Devices":[],"Dns":[],"DnsOptions":[],"DnsSearch":[],"NetworkMode":"n","PortBindings":{"8080/tcp":[{"HostIp":"127.0.0.1","HostPort":"80"}]},"RestartPolicy":{"Name":"no"},"Ulimits":[]},"Image":"x","NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"OpenStdin":true}"#
             ]],
         );
         check(
@@ -543,7 +543,7 @@ mod tests {
                 "opening seccomp profile (/none.json) failed: open /none.json: no such file or directory"
             ],
         );
-        check(&["--security-opt", "apparmor", "x"], expect![[r#"invalid --security-opt: "apparmor""#]]);
+        check(&["--security-opt", "apparmor", "x"], expect![[r#"Invalid --security-opt: "apparmor""#]]);
         check(&["--env-file", "/none", "x"], expect!["open /none: no such file or directory"]);
     }
 }

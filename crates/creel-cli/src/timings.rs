@@ -119,6 +119,16 @@ mod tests {
             ("create", Duration::from_micros(2500), vec![step("daemon.create", 2400)]),
             ("start", Duration::from_micros(5000), vec![step("runtime.clone", 800), step("newer", 3000)]),
         ];
-        expect![[r#""#]].assert_eq(&render(&phases, Duration::from_micros(7620)));
+        expect![[r#"
+            step                                                           ms
+            connect                                                     0.120
+            create                                                      2.500  ██████████
+              daemon: check the request, write record and snapshot      2.400
+              this command and the socket                               0.100
+            start                                                       5.000  ████████████████████
+              runtime: clone the init into its namespaces               0.800
+              newer                                                     3.000
+              this command and the socket                               1.200
+            total                                                       7.620  the lines that are not indented"#]].assert_eq(&render(&phases, Duration::from_micros(7620)));
     }
 }

@@ -303,6 +303,7 @@ impl ExecSession {
 
     fn failed(&self, error: Error) -> Error {
         self.exec.state.send_replace(State::Ended { code: code(&error) });
+        let _ = std::fs::remove_file(memory(&self.core, &self.exec.container, self.exec.id.as_str()));
         let kind = match error.kind() {
             kind @ (ErrorKind::ProgramNotFound
             | ErrorKind::ProgramNotExecutable

@@ -407,7 +407,7 @@ mod tests {
             Volume :/data rw=true rbind
         "#]],
         );
-        check(r#"{"Tmpfs":{"/t":"bogus"}}"#, expect![[r#"invalid tmpfs option ["bogus"]"#]]);
+        check(r#"{"Tmpfs":{"/t":"bogus"}}"#, expect![[r#"invalid tmpfs option "bogus""#]]);
         check(
             r#"{"Mounts":[{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"NonRecursive":true,"Propagation":"rshared"}},
             {"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":4096,"Mode":448}}]}"#,

@@ -132,7 +132,12 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
 /// An archive of images.
 pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
     for name in &names {
-        let image = core.store.resolve_image(name)?;
+        // Docker names it as it was given, without the tag that was looked for.
+        let unknown = |e: Error| match e.kind() {
+            creel_types::ErrorKind::NotFound => Error::not_found(format!("No such image: {name}")),
+            _ => e,
+        };
+        let image = core.store.resolve_image(name).map_err(|e| unknown(e.into()))?;
         tell(core, "save", &image.id.to_string(), name);
     }
     let (sender, receiver) = mpsc::channel(8);

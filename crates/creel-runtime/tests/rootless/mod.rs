@@ -9,8 +9,8 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process;
 use creel_types::spec::*;
 
-use crate::support::*;
 use crate::support::read;
+use crate::support::*;
 
 /// An id that nobody has.
 const USER: u32 = 54_321;
