@@ -56,10 +56,19 @@ fn a_reader_that_never_reads_does_not_hold_up_the_end() {
     let mut rig = Rig::sh("head -c 3000000 /dev/zero; echo end", |_| {});
     let _stuck = rig.attach();
     rig.create();
-    let begun = Instant::now();
     rig.start();
-    std::thread::sleep(Duration::from_millis(300));
-    // It waits in write(2): the attacher holds it back. Killed, its pipe is still read to the end.
+    // It waits in write(2) when its log grows no more: the attacher holds it back. Killed, its pipe is still read to
+    // the end.
+    let log = rig.path().join("log");
+    let (mut size, mut since) = (0, Instant::now());
+    wait_for("the program to be held back", || {
+        let now = fs::metadata(&log).map_or(0, |log| log.len());
+        if now == 0 || now != size {
+            (size, since) = (now, Instant::now());
+        }
+        (since.elapsed() > patience(1) / 4).then_some(())
+    });
+    let begun = Instant::now();
     rig.control.call(Call::Signal { signal: 9, all: false }).unwrap();
     let record = rig.exit();
     assert!(begun.elapsed() < patience(5));
