@@ -86,7 +86,8 @@ fn a_scope_lives_and_ends() {
             "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "access": "m"},
                 {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"}]}"#,
     );
-    let annotations = BTreeMap::from([("org.systemd.property.TimeoutStopSec".to_owned(), "uint64 7".to_owned())]);
+    let annotations =
+        BTreeMap::from([("org.systemd.property.TimeoutStopSec".to_owned(), "uint64 7".to_owned())]);
     let path = name("life");
     let request = Request {
         cgroups_path: Some(&path),
@@ -123,10 +124,8 @@ fn a_scope_lives_and_ends() {
 
     // What joins later is held to the same rules: /dev/null may be written to, /dev/zero not read.
     let inside = |command: &str| {
-        let doors: Vec<String> = group
-            .dirs()
-            .map(|dir| format!("echo $$ > {}/cgroup.procs || exit 9;", dir.display()))
-            .collect();
+        let doors: Vec<String> =
+            group.dirs().map(|dir| format!("echo $$ > {}/cgroup.procs || exit 9;", dir.display())).collect();
         let script = format!("{} {command}", doors.concat());
         Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().code()
     };
@@ -136,7 +135,9 @@ fn a_scope_lives_and_ends() {
     // Another process knows the group from its record alone, and changes it.
     let group: Cgroup = serde_json::from_str(&serde_json::to_string(&group).unwrap()).unwrap();
     group
-        .update(&resources(r#"{"memory": {"limit": 33554432}, "cpu": {"period": 50000}, "pids": {"limit": -1}}"#))
+        .update(&resources(
+            r#"{"memory": {"limit": 33554432}, "cpu": {"period": 50000}, "pids": {"limit": -1}}"#,
+        ))
         .unwrap();
     assert_eq!(show(&unit, if v2 { "MemoryMax" } else { "MemoryLimit" }), "33554432");
     assert_eq!(show(&unit, "TasksMax"), "infinity");
