@@ -23,8 +23,10 @@ mod oom;
 mod place;
 mod plan;
 mod program;
+mod runc;
 mod stats;
 pub mod systemd;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -38,6 +40,8 @@ pub use hierarchy::{Hierarchies, Layout, Unified, V1};
 pub use oom::OomWatch;
 pub use place::{Delegated, Driver};
 pub use plan::{Missing, Plan, Step, Write};
+pub use runc::RuncStats;
 pub use stats::{
-    CpuStats, HugetlbStats, IoDevice, MemoryStats, PidsStats, Pressure, PressureLine, Pressures, Stats,
+    Blkio, BlkioEntry, Counter, CpuStats, Cpuset, HugetlbStats, IoDevice, MemoryStats, MiscStats, PidsStats,
+    Pressure, PressureLine, Pressures, RdmaEntry, Stats,
 };

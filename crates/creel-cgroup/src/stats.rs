@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::files;
+use crate::tables;
 
 /// Usage of a group. A part is absent when no controller counts it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -19,6 +20,21 @@ pub struct Stats {
     pub pids: Option<PidsStats>,
     /// Block I/O by device, sorted by device number.
     pub io: Vec<IoDevice>,
+    /// Block I/O as v1 tells it, operation by operation.
+    #[serde(default)]
+    pub blkio: Blkio,
+    /// Processors and memory nodes (v1's files; in v2 there are no such flags).
+    #[serde(default)]
+    pub cpuset: Option<Cpuset>,
+    /// RDMA resources in use, by device.
+    #[serde(default)]
+    pub rdma: Vec<RdmaEntry>,
+    /// Limits of RDMA resources, by device.
+    #[serde(default)]
+    pub rdma_limits: Vec<RdmaEntry>,
+    /// What the misc controller counts, by resource (v2).
+    #[serde(default)]
+    pub misc: BTreeMap<String, MiscStats>,
     /// Huge pages by page size (`2MB`).
     pub hugetlb: BTreeMap<String, HugetlbStats>,
     /// Pressure stall information (`accounting/psi.rst`).
@@ -42,6 +58,31 @@ pub struct CpuStats {
     pub throttled_periods: u64,
     /// Time for which tasks waited for the next period, nanoseconds.
     pub throttled_ns: u64,
+    /// Used on each processor in user mode, nanoseconds; empty in v2.
+    #[serde(default)]
+    pub per_cpu_user_ns: Vec<u64>,
+    /// Used on each processor in the kernel, nanoseconds; empty in v2.
+    #[serde(default)]
+    pub per_cpu_system_ns: Vec<u64>,
+    /// Periods with a burst.
+    #[serde(default)]
+    pub bursts: u64,
+    /// Time used above the quota in bursts, nanoseconds.
+    #[serde(default)]
+    pub burst_ns: u64,
+}
+
+/// A counter of bytes with its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counter {
+    /// In use.
+    pub usage: u64,
+    /// The highest usage so far; 0 if the kernel does not count it.
+    pub max: u64,
+    /// How often the limit was hit; 0 in v2.
+    pub failcnt: u64,
+    /// The limit as the kernel tells it: for "none" a number beyond all memory, in v2 [`u64::MAX`].
+    pub limit: u64,
 }
 
 /// Memory, in bytes.
@@ -63,6 +104,86 @@ pub struct MemoryStats {
     pub oom_kills: u64,
     /// All lines of `memory.stat`.
     pub stat: BTreeMap<String, u64>,
+    /// Page cache.
+    #[serde(default)]
+    pub cache: u64,
+    /// Memory alone.
+    #[serde(default)]
+    pub memory: Counter,
+    /// Memory and swap together, if swap is counted.
+    #[serde(default)]
+    pub memory_and_swap: Option<Counter>,
+    /// The kernel's memory (v1).
+    #[serde(default)]
+    pub kernel: Option<Counter>,
+    /// Buffers of TCP (v1).
+    #[serde(default)]
+    pub kernel_tcp: Option<Counter>,
+}
+
+/// Block I/O in v1's tables. In v2 only the first two have entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Blkio {
+    /// Bytes.
+    pub service_bytes: Vec<BlkioEntry>,
+    /// Operations.
+    pub serviced: Vec<BlkioEntry>,
+    /// Operations that wait.
+    pub queued: Vec<BlkioEntry>,
+    /// Time in the device, nanoseconds.
+    pub service_time: Vec<BlkioEntry>,
+    /// Time in queues, nanoseconds.
+    pub wait_time: Vec<BlkioEntry>,
+    /// Operations that were merged.
+    pub merged: Vec<BlkioEntry>,
+    /// Time of the disk, milliseconds.
+    pub time: Vec<BlkioEntry>,
+    /// Sectors.
+    pub sectors: Vec<BlkioEntry>,
+}
+
+/// One line of such a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlkioEntry {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// `Read`, `Write`, `Sync`, `Async`, `Discard`, `Total`, or nothing where operations are not told apart.
+    pub operation: String,
+    /// The count.
+    pub value: u64,
+}
+
+/// Where a group may run, and v1's flags (`cgroup-v1/cpusets.rst`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cpuset {
+    /// Processors.
+    pub cpus: Vec<u16>,
+    /// Memory nodes.
+    pub mems: Vec<u16>,
+    /// Other files without their `cpuset.`, and what they say.
+    pub flags: BTreeMap<String, i64>,
+}
+
+/// RDMA resources of one device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RdmaEntry {
+    /// The device.
+    pub device: String,
+    /// Handles; [`u32::MAX`] for no limit.
+    pub hca_handles: u32,
+    /// Objects; [`u32::MAX`] for no limit.
+    pub hca_objects: u32,
+}
+
+/// One resource of the misc controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MiscStats {
+    /// In use.
+    pub usage: u64,
+    /// How often the limit was hit.
+    pub events: u64,
 }
 
 /// Tasks.
@@ -157,14 +278,42 @@ pub(crate) fn read(
     {
         let limit = files::read_number(&dir.join("pids.max"))?.filter(|limit| *limit != u64::MAX);
         stats.pids = Some(PidsStats { current, limit });
+    } else if let Some(dir) = unified
+        && let Some(text) = files::read(&dir.join("cgroup.procs"))?
+    {
+        // Without the controller processes are counted, not tasks.
+        stats.pids = Some(PidsStats { current: text.lines().count() as u64, limit: None });
     }
-    stats.io = match (v1("blkio"), v2("io")) {
-        (Some(dir), _) => io_v1(&dir)?,
-        (None, Some(dir)) => {
-            files::read(&dir.join("io.stat"))?.map(|text| io_stat(&text)).unwrap_or_default()
+    match (v1("blkio"), v2("io")) {
+        (Some(dir), _) => {
+            stats.io = io_v1(&dir)?;
+            stats.blkio = tables::blkio_v1(&dir)?;
         }
-        _ => Vec::new(),
-    };
+        (None, Some(dir)) => {
+            stats.io = files::read(&dir.join("io.stat"))?.map(|text| io_stat(&text)).unwrap_or_default();
+            stats.blkio = tables::blkio_v2(&stats.io);
+        }
+        _ => {}
+    }
+    if let Some(dir) = v1("cpuset") {
+        stats.cpuset = tables::cpuset(&dir)?;
+    }
+    if let Some(dir) = v1("rdma").or_else(|| v2("rdma").map(Path::to_path_buf)) {
+        let read = |name| -> Result<Vec<RdmaEntry>> {
+            Ok(files::read(&dir.join(name))?.map(|text| tables::rdma(&text)).unwrap_or_default())
+        };
+        (stats.rdma, stats.rdma_limits) = (read("rdma.current")?, read("rdma.max")?);
+    }
+    if let Some(dir) = v2("misc") {
+        let events = files::read_keyed(&dir.join("misc.events"))?;
+        let misc = files::read_keyed(&dir.join("misc.current"))?.into_iter();
+        stats.misc = misc
+            .map(|(name, usage)| {
+                let events = events.get(&format!("{name}.max")).copied().unwrap_or(0);
+                (name, MiscStats { usage, events })
+            })
+            .collect();
+    }
     stats.hugetlb = match (v1("hugetlb"), v2("hugetlb")) {
         (Some(dir), _) => hugetlb(&dir, true)?,
         (None, Some(dir)) => hugetlb(dir, false)?,
@@ -188,12 +337,17 @@ fn cpu(v1: &dyn Fn(&str) -> Option<PathBuf>, unified: Option<&Path>) -> Result<O
     if let Some(dir) = v1("cpuacct") {
         let Some(usage_ns) = files::read_number(&dir.join("cpuacct.usage"))? else { return Ok(None) };
         let read = |name: &str| files::read_number(&dir.join(name)).map(Option::unwrap_or_default);
+        let (per_cpu_user_ns, per_cpu_system_ns) = files::read(&dir.join("cpuacct.usage_all"))?
+            .map(|text| tables::usage_all(&text))
+            .unwrap_or_default();
         let per_cpu = files::read(&dir.join("cpuacct.usage_percpu"))?.unwrap_or_default();
         let mut cpu = CpuStats {
             usage_ns,
             user_ns: read("cpuacct.usage_user")?,
             system_ns: read("cpuacct.usage_sys")?,
             per_cpu_ns: per_cpu.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
+            per_cpu_user_ns,
+            per_cpu_system_ns,
             ..CpuStats::default()
         };
         if let Some(dir) = v1("cpu") {
@@ -202,6 +356,8 @@ fn cpu(v1: &dyn Fn(&str) -> Option<PathBuf>, unified: Option<&Path>) -> Result<O
             cpu.periods = get("nr_periods");
             cpu.throttled_periods = get("nr_throttled");
             cpu.throttled_ns = get("throttled_time");
+            cpu.bursts = get("nr_bursts");
+            cpu.burst_ns = get("burst_time");
         }
         return Ok(Some(cpu));
     }
@@ -214,10 +370,12 @@ fn cpu(v1: &dyn Fn(&str) -> Option<PathBuf>, unified: Option<&Path>) -> Result<O
         usage_ns: ns("usage_usec"),
         user_ns: ns("user_usec"),
         system_ns: ns("system_usec"),
-        per_cpu_ns: Vec::new(),
+        bursts: get("nr_bursts"),
+        burst_ns: ns("burst_usec"),
         periods: get("nr_periods"),
         throttled_periods: get("nr_throttled"),
         throttled_ns: ns("throttled_usec"),
+        ..CpuStats::default()
     }))
 }
 
@@ -226,18 +384,35 @@ fn limit_v1(limit: u64) -> Option<u64> {
     (limit < 1 << 62).then_some(limit)
 }
 
-fn memory_v1(dir: &Path) -> Result<Option<MemoryStats>> {
-    let Some(usage) = files::read_number(&dir.join("memory.usage_in_bytes"))? else { return Ok(None) };
-    let read = |name: &str| files::read_number(&dir.join(name));
-    let stat = files::read_keyed(&dir.join("memory.stat"))?;
-    Ok(Some(MemoryStats {
+/// A counter of v1: four files of one name.
+fn counter_v1(dir: &Path, name: &str) -> Result<Option<Counter>> {
+    let read = |what: &str| files::read_number(&dir.join(format!("{name}.{what}")));
+    let Some(usage) = read("usage_in_bytes")? else { return Ok(None) };
+    Ok(Some(Counter {
         usage,
-        max_usage: read("memory.max_usage_in_bytes")?,
-        limit: read("memory.limit_in_bytes")?.and_then(limit_v1),
+        max: read("max_usage_in_bytes")?.unwrap_or(0),
+        failcnt: read("failcnt")?.unwrap_or(0),
+        limit: read("limit_in_bytes")?.unwrap_or(0),
+    }))
+}
+
+fn memory_v1(dir: &Path) -> Result<Option<MemoryStats>> {
+    let Some(memory) = counter_v1(dir, "memory")? else { return Ok(None) };
+    let stat = files::read_keyed(&dir.join("memory.stat"))?;
+    let memory_and_swap = counter_v1(dir, "memory.memsw")?;
+    Ok(Some(MemoryStats {
+        usage: memory.usage,
+        max_usage: Some(memory.max),
+        limit: limit_v1(memory.limit),
         inactive_file: stat.get("total_inactive_file").copied().unwrap_or(0),
-        failcnt: read("memory.failcnt")?.unwrap_or(0),
-        swap: read("memory.memsw.usage_in_bytes")?.map(|both| both.saturating_sub(usage)),
+        failcnt: memory.failcnt,
+        swap: memory_and_swap.map(|both| both.usage.saturating_sub(memory.usage)),
         oom_kills: files::read_keyed(&dir.join("memory.oom_control"))?.get("oom_kill").copied().unwrap_or(0),
+        cache: stat.get("cache").copied().unwrap_or(0),
+        memory,
+        memory_and_swap,
+        kernel: counter_v1(dir, "memory.kmem")?,
+        kernel_tcp: counter_v1(dir, "memory.kmem.tcp")?,
         stat,
     }))
 }
@@ -247,15 +422,28 @@ fn memory_v2(dir: &Path) -> Result<Option<MemoryStats>> {
     let read = |name: &str| files::read_number(&dir.join(name));
     let stat = files::read_keyed(&dir.join("memory.stat"))?;
     let events = files::read_keyed(&dir.join("memory.events"))?;
+    let max_usage = read("memory.peak")?;
+    let limit = read("memory.max")?.unwrap_or(u64::MAX);
+    let swap = read("memory.swap.current")?;
+    let swap_limit = read("memory.swap.max")?.unwrap_or(u64::MAX);
     Ok(Some(MemoryStats {
         usage,
-        max_usage: read("memory.peak")?,
-        limit: read("memory.max")?.filter(|limit| *limit != u64::MAX),
+        max_usage,
+        limit: Some(limit).filter(|limit| *limit != u64::MAX),
         inactive_file: stat.get("inactive_file").copied().unwrap_or(0),
         failcnt: events.get("max").copied().unwrap_or(0),
-        swap: read("memory.swap.current")?,
+        swap,
         oom_kills: events.get("oom_kill").copied().unwrap_or(0),
+        cache: stat.get("file").copied().unwrap_or(0),
+        memory: Counter { usage, max: max_usage.unwrap_or(0), failcnt: 0, limit },
+        // Added up as v1 has it; of the two peaks nobody knows whether they met.
+        memory_and_swap: swap.map(|swap| Counter {
+            usage: usage.saturating_add(swap),
+            limit: limit.saturating_add(swap_limit),
+            ..Counter::default()
+        }),
         stat,
+        ..MemoryStats::default()
     }))
 }
 
@@ -339,20 +527,22 @@ fn hugetlb(dir: &Path, v1: bool) -> Result<BTreeMap<String, HugetlbStats>> {
         let suffix = if v1 { ".usage_in_bytes" } else { ".current" };
         let size = name.to_str().and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(suffix));
         let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
-        let read = |name: String| files::read_number(&dir.join(name)).map(Option::unwrap_or_default);
+        let read = |name: &str| files::read_number(&dir.join(format!("hugetlb.{size}.{name}")));
+        // What is reserved is what the limit is held against, where the kernel counts that (Linux 5.7).
+        let usage = |name: &str| -> Result<u64> {
+            let reserved = read(&format!("rsvd.{name}"))?;
+            Ok(reserved.map_or_else(|| read(name), |n| Ok(Some(n)))?.unwrap_or(0))
+        };
         let stats = if v1 {
             HugetlbStats {
-                usage: read(format!("hugetlb.{size}.usage_in_bytes"))?,
-                max_usage: read(format!("hugetlb.{size}.max_usage_in_bytes"))?,
-                failcnt: read(format!("hugetlb.{size}.failcnt"))?,
+                usage: usage("usage_in_bytes")?,
+                max_usage: usage("max_usage_in_bytes")?,
+                failcnt: usage("failcnt")?,
             }
         } else {
             let events = files::read_keyed(&dir.join(format!("hugetlb.{size}.events")))?;
-            HugetlbStats {
-                usage: read(format!("hugetlb.{size}.current"))?,
-                max_usage: 0,
-                failcnt: events.get("max").copied().unwrap_or(0),
-            }
+            let failcnt = events.get("max").copied().unwrap_or(0);
+            HugetlbStats { usage: usage("current")?, max_usage: 0, failcnt }
         };
         found.insert(size.to_owned(), stats);
     }
