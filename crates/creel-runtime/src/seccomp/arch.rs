@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::compile::{Compare, Condition};
 use super::error::Error;
 use super::numbers;
 
@@ -104,6 +105,21 @@ impl Arch {
     /// Whether arguments have 32 bits, so that the upper halves of values to compare with do not count.
     pub(super) fn is_narrow(self) -> bool {
         matches!(self, Arch::X86 | Arch::Arm)
+    }
+
+    /// The call through which an old program makes the one of this name, and what its first argument then is (socketcall(2),
+    /// ipc(2), which carries a version in the upper half).
+    pub(super) fn multiplexer(self, name: &str) -> Option<(&'static str, Condition)> {
+        if self != Arch::X86 {
+            return None;
+        }
+        let number = |names: &str| names.split_ascii_whitespace().position(|known| known == name);
+        if let Some(at) = number(numbers::SOCKETCALL) {
+            let condition = Condition { index: 0, compare: Compare::Equal, value: at as u64 };
+            return Some(("socketcall", condition));
+        }
+        let at = number(numbers::IPC)?;
+        Some(("ipc", Condition { index: 0, compare: Compare::Masked { mask: 0xffff }, value: at as u64 }))
     }
 
     /// Names and numbers, as `seccomp_data.nr` shows them.

@@ -1,12 +1,13 @@
 //! From rules to a program.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use creel_sys::seccomp::Instruction;
 use creel_types::spec::{Seccomp, SyscallArg, SyscallRule};
 
 use super::arch::{Arch, X32_BIT};
-use super::assemble::{AND, Assembler, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, Label};
+use super::assemble::{AND, Assembler, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, Label, MAX};
 use super::error::Error;
 
 const EPERM: u32 = 1;
@@ -36,6 +37,10 @@ pub(super) mod answer {
 /// - The native architecture is always covered; a call by an architecture that is not covered kills the process.
 /// - Names that no covered architecture has are passed over, as the specification wants.
 /// - Rules whose answer is the default's are passed over (libseccomp).
+/// - A rule with several conditions on one argument is as many rules, one for each condition (runc, crun: libseccomp takes
+///   one condition for each argument); otherwise all conditions of a rule must hold.
+/// - On 32-bit x86 a rule about a socket or System V IPC call holds for the multiplexer as well, socketcall(2) or ipc(2),
+///   whose first argument then says which call is meant (libseccomp).
 /// - For one call, the first rule without conditions wins over all others; else the first rule whose conditions all
 ///   hold; else the default.
 /// - Calls newer than all that the profile names are answered with ENOSYS and not with the default, if the default
@@ -78,14 +83,14 @@ pub(super) fn program(filter: &Seccomp, arches: &[Arch]) -> Result<Vec<Instructi
         let table = match arch {
             // Reached through x86_64's, whose audit number is the same.
             Arch::X32 if has(Arch::X86_64) => continue,
-            arch => tree(&mut out, *arch, &rules, default),
+            arch => tree(&mut out, *arch, &rules, default)?,
         };
         let mut body = table;
         if matches!(arch, Arch::X86_64 | Arch::X32) {
             let killed = out.answer(answer::KILL_PROCESS);
             let (native, x32) = match (arch, has(Arch::X32)) {
                 (Arch::X32, _) => (killed, table),
-                (_, true) => (table, tree(&mut out, Arch::X32, &rules, default)),
+                (_, true) => (table, tree(&mut out, Arch::X32, &rules, default)?),
                 _ => {
                     // A tracer that skips a call sets its number to -1.
                     let killed = out.answer(answer::KILL_PROCESS);
@@ -160,7 +165,8 @@ impl Condition {
             "SCMP_CMP_LE" => (Compare::LessEqual, arg.value),
             "SCMP_CMP_GT" => (Compare::Greater, arg.value),
             "SCMP_CMP_GE" => (Compare::GreaterEqual, arg.value),
-            "SCMP_CMP_MASKED_EQ" => (Compare::Masked { mask: arg.value }, arg.value_two),
+            // What lies outside the mask is not compared (libseccomp).
+            "SCMP_CMP_MASKED_EQ" => (Compare::Masked { mask: arg.value }, arg.value_two & arg.value),
             other => return Err(Error::Word { what: "operator", word: other.to_owned() }),
         };
         Ok(Condition { index: arg.index, compare, value })
@@ -221,6 +227,23 @@ impl Rule<'_> {
         let conditions = rule.args.iter().map(Condition::read).collect::<Result<_, _>>()?;
         Ok(Rule { names: &rule.names, answer, conditions })
     }
+
+    /// Sets of conditions, one of which must hold as a whole; `first` is the condition of a multiplexer's first argument
+    /// and takes the place of the rule's own.
+    fn alternatives(&self, first: Option<Condition>) -> Vec<Cow<'_, [Condition]>> {
+        let all = &self.conditions;
+        let repeated = (0..all.len()).any(|at| all[..at].iter().any(|before| before.index == all[at].index));
+        let sets: Vec<Cow<'_, [Condition]>> = match repeated {
+            true => all.chunks(1).map(Cow::Borrowed).collect(),
+            false => vec![Cow::Borrowed(all)],
+        };
+        let Some(first) = first else { return sets };
+        let with = |set: Cow<'_, [Condition]>| {
+            let others = set.iter().copied().filter(|condition| condition.index != first.index);
+            Cow::Owned([first].into_iter().chain(others).collect())
+        };
+        sets.into_iter().map(with).collect()
+    }
 }
 
 /// What happens to one call.
@@ -228,35 +251,46 @@ impl Rule<'_> {
 enum Verdict<'a> {
     Answer(u32),
     /// The first of these whose conditions hold answers; else the default.
-    Conditional(Vec<(&'a [Condition], u32)>),
+    Conditional(Vec<(Cow<'a, [Condition]>, u32)>),
 }
 
 fn verdicts<'a>(
-    calls: &HashMap<&'static str, u32>,
+    arch: Arch,
     rules: &'a [Rule<'a>],
     default: u32,
-) -> (BTreeMap<u32, Verdict<'a>>, Option<u32>) {
+) -> Result<(BTreeMap<u32, Verdict<'a>>, Option<u32>), Error> {
+    let calls = arch.calls();
     let mut verdicts: BTreeMap<u32, Verdict<'a>> = BTreeMap::new();
     let mut newest = None;
     for rule in rules {
-        for number in rule.names.iter().filter_map(|name| calls.get(name.as_str())) {
-            newest = newest.max(Some(*number));
-            if rule.answer == default {
-                continue;
-            }
-            if rule.conditions.is_empty() {
-                if !matches!(verdicts.get(number), Some(Verdict::Answer(_))) {
-                    verdicts.insert(*number, Verdict::Answer(rule.answer));
+        for name in rule.names {
+            let direct = calls.get(name.as_str()).map(|number| (*number, None));
+            let muxed = arch
+                .multiplexer(name)
+                .and_then(|(through, first)| calls.get(through).map(|number| (*number, Some(first))));
+            for (number, first) in direct.into_iter().chain(muxed) {
+                newest = newest.max(Some(number));
+                if rule.answer == default {
+                    continue;
                 }
-                continue;
-            }
-            match verdicts.entry(*number).or_insert_with(|| Verdict::Conditional(Vec::new())) {
-                Verdict::Answer(_) => {}
-                Verdict::Conditional(list) => list.push((&rule.conditions, rule.answer)),
+                for conditions in rule.alternatives(first) {
+                    if conditions.is_empty() {
+                        if !matches!(verdicts.get(&number), Some(Verdict::Answer(_))) {
+                            verdicts.insert(number, Verdict::Answer(rule.answer));
+                        }
+                        continue;
+                    }
+                    match verdicts.entry(number).or_insert_with(|| Verdict::Conditional(Vec::new())) {
+                        Verdict::Answer(_) => {}
+                        // Each takes an instruction and more.
+                        Verdict::Conditional(list) if list.len() > MAX => return Err(Error::TooLong),
+                        Verdict::Conditional(list) => list.push((conditions, rule.answer)),
+                    }
+                }
             }
         }
     }
-    (verdicts, newest)
+    Ok((verdicts, newest))
 }
 
 /// Whether the default lets calls through, so that unknown ones need no ENOSYS (a tracer answers for itself).
@@ -265,8 +299,8 @@ fn lets_through(default: u32) -> bool {
 }
 
 /// Writes one architecture's tree; the call's number is in the accumulator.
-fn tree<'a>(out: &mut Assembler, arch: Arch, rules: &'a [Rule<'a>], default: u32) -> Label {
-    let (verdicts, newest) = verdicts(&arch.calls(), rules, default);
+fn tree<'a>(out: &mut Assembler, arch: Arch, rules: &'a [Rule<'a>], default: u32) -> Result<Label, Error> {
+    let (verdicts, newest) = verdicts(arch, rules, default)?;
     let unknown = if lets_through(default) { default } else { answer::ERRNO | ENOSYS };
     let mut ranges: Vec<(u32, Verdict<'a>)> = Vec::new();
     let mut add = |start: u32, verdict: Verdict<'a>| {
@@ -287,7 +321,7 @@ fn tree<'a>(out: &mut Assembler, arch: Arch, rules: &'a [Rule<'a>], default: u32
         add(next, Verdict::Answer(default));
     }
     add(end, Verdict::Answer(if newest.is_some() { unknown } else { default }));
-    split(out, &ranges, arch.is_narrow(), default)
+    Ok(split(out, &ranges, arch.is_narrow(), default))
 }
 
 /// A binary search: the ranges begin at their first element's number and end where the next begins.

@@ -197,3 +197,11 @@ cacheflush 983045 set_tls";
 pub(super) const NOT_X32: &str = "\
 uselib _sysctl create_module get_kernel_syms query_module nfsservctl set_thread_area get_thread_area \
 epoll_ctl_old epoll_wait_old vserver";
+
+/// What the first argument of socketcall(2) means, by place (`linux/net.h`); no call has a name of dashes.
+pub(super) const SOCKETCALL: &str = "- socket bind connect listen accept getsockname getpeername socketpair send recv \
+sendto recvfrom shutdown setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg";
+
+/// What the lower half of the first argument of ipc(2) means, by place (`linux/ipc.h`).
+pub(super) const IPC: &str = "- semop semget semctl semtimedop - - - - - - msgsnd msgrcv msgget msgctl - - - - - - shmat \
+shmdt shmget shmctl";

@@ -1,5 +1,7 @@
 //! The compiler against an interpreter of classic BPF and a naive evaluator of the rules.
 
+mod libseccomp;
+
 use creel_sys::seccomp::Instruction;
 use creel_types::spec::{Seccomp, SyscallArg, SyscallRule};
 use proptest::prelude::*;
@@ -77,29 +79,67 @@ fn oracle(filter: &Seccomp, arches: &[Arch], call: Call) -> u32 {
             "SCMP_CMP_LE" => have <= value,
             "SCMP_CMP_GT" => have > value,
             "SCMP_CMP_GE" => have >= value,
-            "SCMP_CMP_MASKED_EQ" => have & value == two,
+            "SCMP_CMP_MASKED_EQ" => have & value == two & value,
             other => panic!("{other}"),
         }
     };
-    let about = |rule: &&SyscallRule| {
-        rule.names.iter().any(|name| calls.get(name.as_str()) == Some(&call.number))
-            && action(&rule.action, rule.errno_ret).unwrap() != default
-    };
     let answer_of = |rule: &SyscallRule| action(&rule.action, rule.errno_ret).unwrap();
-    if let Some(rule) = filter.syscalls.iter().filter(about).find(|rule| rule.args.is_empty()) {
+    // How the call meets the names of a rule: directly, or through a multiplexer whose first argument is its business.
+    let met = |rule: &SyscallRule| -> Vec<bool> {
+        let by = |name: &String| {
+            let direct = calls.get(name.as_str()) == Some(&call.number);
+            let first = call.args[0] as u32;
+            let muxed = *arch == Arch::X86
+                && match (call.number, mux(name)) {
+                    (102, Some((102, number))) => first == number,
+                    (117, Some((117, number))) => first & 0xffff == number,
+                    _ => false,
+                };
+            [direct.then_some(false), muxed.then_some(true)]
+        };
+        rule.names.iter().flat_map(by).flatten().collect()
+    };
+    let applies = |rule: &SyscallRule, muxed: bool| {
+        let mut indexes: Vec<u32> = rule.args.iter().map(|arg| arg.index).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        let one = |arg: &SyscallArg| muxed && arg.index == 0 || holds(arg);
+        if indexes.len() < rule.args.len() { rule.args.iter().any(one) } else { rule.args.iter().all(one) }
+    };
+    let rules = || filter.syscalls.iter().filter(|rule| answer_of(rule) != default);
+    let always = |rule: &&SyscallRule| rule.args.is_empty() && met(rule).contains(&false);
+    if let Some(rule) = rules().find(always) {
         return answer_of(rule);
     }
-    if let Some(rule) = filter.syscalls.iter().filter(about).find(|rule| rule.args.iter().all(holds)) {
+    if let Some(rule) = rules().find(|rule| met(rule).into_iter().any(|muxed| applies(rule, muxed))) {
         return answer_of(rule);
     }
     let named = filter.syscalls.iter().flat_map(|rule| &rule.names);
-    let newest = named.filter_map(|name| calls.get(name.as_str())).max();
+    let through = |name: &String| (*arch == Arch::X86).then(|| mux(name)).flatten().map(|(number, _)| number);
+    let newest =
+        named.flat_map(|name| calls.get(name.as_str()).copied().into_iter().chain(through(name))).max();
     let refuses =
         !["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"].contains(&filter.default_action.as_str());
-    if refuses && newest.is_some_and(|newest| call.number > *newest) { ENOSYS } else { default }
+    if refuses && newest.is_some_and(|newest| call.number > newest) { ENOSYS } else { default }
 }
 
-const NAMES: [&str; 24] = [
+/// The multiplexer of a call on 32-bit x86: its number, and its first argument.
+fn mux(name: &str) -> Option<(u32, u32)> {
+    Some(match name {
+        "socket" => (102, 1),
+        "accept" => (102, 5),
+        "sendmsg" => (102, 16),
+        "shmat" => (117, 21),
+        _ => return None,
+    })
+}
+
+const NAMES: [&str; 29] = [
+    "accept",
+    "sendmsg",
+    "shmat",
+    "socketcall",
+    "ipc",
     "read",
     "write",
     "open",
