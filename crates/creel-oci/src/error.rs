@@ -66,7 +66,7 @@ pub enum Error {
 }
 
 /// What the crate's functions return.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// A failed system call on a path.

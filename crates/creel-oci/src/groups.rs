@@ -22,6 +22,9 @@ const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
     ("c", Some(136), None, "rwm"),
 ];
 
+/// Whether control groups can be made by systemd.
+pub(crate) const SYSTEMD: bool = false;
+
 /// The limits that the Spec asks for, with the default devices allowed. A Spec without device rules gets those only, as
 /// with runc: nobody asked for the host's disks.
 pub(crate) fn resources(spec: &Spec) -> Resources {

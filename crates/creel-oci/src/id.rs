@@ -9,7 +9,7 @@ const MOST: usize = 1024;
 ///
 /// # Errors
 /// [`Error::EmptyId`], [`Error::InvalidId`].
-pub fn check(id: &str) -> Result<()> {
+pub(crate) fn check(id: &str) -> Result<()> {
     if id.is_empty() {
         return Err(Error::EmptyId);
     }

@@ -16,7 +16,9 @@ mod container;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod exec;
+mod features;
 pub mod flags;
 mod foreground;
 mod groups;
@@ -33,6 +35,7 @@ mod record;
 mod signals;
 mod spec;
 mod store;
+mod update;
 pub mod verbs;
 
 use std::ffi::OsString;
@@ -166,7 +169,10 @@ fn run(o: &Options, verb: &Verb, parsed: &Parsed, inherited: &Inherited) -> Resu
         Name::List => list::list(o, parsed),
         Name::Ps => list::ps(o, parsed, id, &args[1..]),
         Name::Spec => spec::spec(parsed),
-        Name::Events | Name::Features | Name::Update | Name::Checkpoint | Name::Restore => {
+        Name::Events => events::events(o, parsed, id),
+        Name::Features => features::features(),
+        Name::Update => update::update(o, parsed, id),
+        Name::Checkpoint | Name::Restore => {
             Err(Error::Invalid(format!("{} is not there yet", verb.word)))
         }
     };

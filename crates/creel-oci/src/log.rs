@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// `time="…" level=error msg="…"`.
     #[default]
     Text,
@@ -22,7 +22,7 @@ pub enum Format {
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// Only with `--debug`.
     Debug,
     /// Something could not be done as asked, and the verb went on.
@@ -43,7 +43,7 @@ impl Level {
 
 /// Where lines go.
 #[derive(Debug, Default)]
-pub struct Log {
+pub(crate) struct Log {
     file: Option<File>,
     format: Format,
     debug: bool,
@@ -51,7 +51,7 @@ pub struct Log {
 
 impl Log {
     /// Lines to standard error.
-    pub fn new(format: Format, debug: bool) -> Log {
+    pub(crate) fn new(format: Format, debug: bool) -> Log {
         Log { file: None, format, debug }
     }
 
@@ -59,7 +59,7 @@ impl Log {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn open(&mut self, path: &Path) -> Result<()> {
+    pub(crate) fn open(&mut self, path: &Path) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOCTTY;
         let fd = rustix::fs::open(path, flags, 0o644.into()).map_err(|e| Error::on("open", path, e))?;
         self.file = Some(fd.into());
@@ -67,7 +67,7 @@ impl Log {
     }
 
     /// Writes one line. A log that cannot be written is no reason to fail.
-    pub fn write(&self, level: Level, message: &str) {
+    pub(crate) fn write(&self, level: Level, message: &str) {
         if level == Level::Debug && !self.debug {
             return;
         }
@@ -82,7 +82,7 @@ impl Log {
     }
 
     /// The verb failed: says so in the log, and on standard error too when the log is a file.
-    pub fn fail(&self, message: &str) {
+    pub(crate) fn fail(&self, message: &str) {
         self.write(Level::Error, message);
         if self.file.is_some() {
             to_stderr(&format!("{message}\n"));
@@ -90,12 +90,12 @@ impl Log {
     }
 
     /// Something could not be done exactly as asked.
-    pub fn warn(&self, message: &str) {
+    pub(crate) fn warn(&self, message: &str) {
         self.write(Level::Warning, message);
     }
 
     /// What only a developer wants to know.
-    pub fn debug(&self, message: &str) {
+    pub(crate) fn debug(&self, message: &str) {
         self.write(Level::Debug, message);
     }
 }

@@ -228,11 +228,6 @@ impl Entry {
         rustix::fs::fstat(&self.fd).is_ok_and(|stat| stat.st_nlink > 0)
     }
 
-    /// The directory itself.
-    pub(crate) fn dir(&self) -> &OwnedFd {
-        &self.fd
-    }
-
     /// User id of the directory's owner.
     pub(crate) fn owner(&self) -> u32 {
         rustix::fs::fstat(&self.fd).map_or(0, |stat| stat.st_uid)

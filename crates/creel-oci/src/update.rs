@@ -61,6 +61,13 @@ fn complete(wanted: &mut Resources, current: &Resources) {
         // Without a limit of memory there is none of both together either.
         memory.swap = Some(-1);
     }
+    // v2 keeps swap apart, and needs the limit of memory to tell how much of both together is swap.
+    if let (Some(memory), Some(before)) = (&mut wanted.memory, &current.memory)
+        && memory.swap.is_some_and(|swap| swap > 0)
+        && memory.limit.is_none()
+    {
+        memory.limit = before.limit;
+    }
     if let (Some(cpu), Some(before)) = (&mut wanted.cpu, &current.cpu) {
         // 0 means "unset" to callers of runc; quota and period are one value in v2.
         cpu.period = cpu.period.filter(|period| *period != 0);

@@ -1,7 +1,7 @@
 //! The executor: the container's process applies its plan to itself, step by step.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -326,7 +326,14 @@ impl Init {
     fn gate(&mut self) -> Result<(), Fault> {
         self.reporter.send(&Message::Ready(std::mem::take(&mut self.timings)), &[]);
         match self.gate.take() {
-            Some(listener) => self.reporter.accept(&listener),
+            Some(listener) => {
+                // Who waits here for long must not hold what only the creator needed: the host's directories (which a
+                // container could find in its /proc/1/fd), or a pipe at whose other end somebody waits.
+                let mut keep = vec![self.reporter.number(), listener.as_raw_fd()];
+                keep.extend(&self.preserve_fds);
+                creel_sys::close_range::close_all_but(&keep)?;
+                self.reporter.accept(&listener)
+            }
             None if self.reporter.wait() => Ok(()),
             None => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
         }

@@ -63,6 +63,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Turns of the child's loop: half a minute and more.
 const TURNS: u64 = 1 << 31;
 
+/// Whether a word is a flag of `linux.seccomp.flags` that is applied.
+pub fn knows_flag(word: &str) -> bool {
+    flag(word).is_ok()
+}
+
 fn flag(word: &str) -> Result<u32, Error> {
     match word {
         // There is one thread only.

@@ -1,7 +1,7 @@
 //! What the container's process tells its creator, over a close-on-exec socket whose end means "the program runs".
 
 use std::io::IoSlice;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use creel_sys::fdpass;
 use creel_types::ErrorKind;
@@ -59,6 +59,11 @@ pub(crate) struct Reporter {
 impl Reporter {
     pub(crate) fn new(socket: OwnedFd) -> Reporter {
         Reporter { socket }
+    }
+
+    /// The descriptor's number.
+    pub(crate) fn number(&self) -> i32 {
+        self.socket.as_raw_fd()
     }
 
     pub(crate) fn send(&self, message: &Message, fds: &[BorrowedFd<'_>]) {
