@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use creel_sys::kernelfs;
 use creel_types::spec::DeviceRule;
 
 use crate::devices::List;
@@ -37,7 +38,7 @@ impl Kernel for Real {
     }
 
     fn read(&self, file: &Path) -> io::Result<String> {
-        fs::read_to_string(file)
+        kernelfs::read_to_string(file)
     }
 
     fn write(&self, file: &Path, value: &str) -> io::Result<()> {

@@ -1,15 +1,16 @@
 //! The forms in which the kernel writes its control files (`cgroup-v2.rst`, "Format").
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
+
+use creel_sys::kernelfs;
 
 use crate::error::{Error, Result};
 
 /// Reads a whole control file; `None` if it, or the controller behind it, is not there.
 pub(crate) fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match kernelfs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(cause) if gone(&cause) || cause.raw_os_error() == Some(EOPNOTSUPP) => Ok(None),
         Err(cause) => Err(Error::file("read", path, cause)),

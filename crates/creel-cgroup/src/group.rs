@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use creel_sys::kernelfs;
 use creel_types::spec::{Memory, Resources};
 use serde::{Deserialize, Serialize};
 
@@ -192,7 +193,7 @@ impl Cgroup {
     /// [`Error::File`] when the process is gone, [`Error::Invalid`] when it is elsewhere.
     pub fn entry_beside(&self, pid: i32) -> Result<Entry> {
         let read = |path: &str| {
-            fs::read_to_string(path).map_err(|cause| Error::file("read", Path::new(path), cause))
+            kernelfs::read_to_string(path).map_err(|cause| Error::file("read", Path::new(path), cause))
         };
         let mounts = read("/proc/self/mountinfo")?;
         let now = Hierarchies::from_texts(&mounts, &read(&format!("/proc/{pid}/cgroup"))?, "")?;
@@ -227,7 +228,7 @@ impl Cgroup {
         let Some(dir) = self.unified() else { return Ok(()) };
         let own = |path: &Path| std::os::unix::fs::chown(path, Some(uid), None);
         own(&dir).map_err(|cause| Error::file("give away", &dir, cause))?;
-        let list = fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let list = kernelfs::read_to_string("/sys/kernel/cgroup/delegate");
         let list = list.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
         for name in list.lines().filter(|name| !name.contains('/')) {
             let file = dir.join(name);

@@ -1,9 +1,9 @@
 //! Where the controllers are: detected from the process's own mount table.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use creel_sys::kernelfs;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -94,7 +94,8 @@ impl Hierarchies {
     /// # Errors
     /// [`Error::NoHierarchy`], [`Error::File`], [`Error::Parse`].
     pub fn detect() -> Result<Hierarchies> {
-        let read = |path: &Path| fs::read_to_string(path).map_err(|cause| Error::file("read", path, cause));
+        let read =
+            |path: &Path| kernelfs::read_to_string(path).map_err(|cause| Error::file("read", path, cause));
         let mounts = read(Path::new("/proc/self/mountinfo"))?;
         let own = read(Path::new("/proc/self/cgroup"))?;
         let mut found = Hierarchies::from_texts(&mounts, &own, "")?;

@@ -438,7 +438,8 @@ fn blkio(stats: &Stats, bytes: bool) -> Vec<BlkioEntry> {
         } else {
             [device.reads, device.writes, device.discards]
         };
-        for (op, value) in [("Read", read), ("Write", write), ("Discard", discard), ("Total", read + write + discard)]
+        for (op, value) in
+            [("Read", read), ("Write", write), ("Discard", discard), ("Total", read + write + discard)]
         {
             all.push(BlkioEntry { major: device.major.into(), minor: device.minor.into(), op, value });
         }

@@ -18,11 +18,19 @@ use crate::order::{self, Sockets};
 use crate::record::Status;
 
 /// `exec ID COMMAND…`; returns the exit code of the program, or 0 with `--detach`.
-pub(crate) fn exec(o: &Options, parsed: &Parsed, id: &str, args: &[String], inherited: &Inherited) -> Result<i32> {
+pub(crate) fn exec(
+    o: &Options,
+    parsed: &Parsed,
+    id: &str,
+    args: &[String],
+    inherited: &Inherited,
+) -> Result<i32> {
     let loaded = container::load(o, id)?;
     match loaded.status() {
         Status::Stopped => return Err(Error::State("cannot exec in a stopped container".into())),
-        Status::Creating => return Err(Error::State("cannot exec in a container that is being created".into())),
+        Status::Creating => {
+            return Err(Error::State("cannot exec in a container that is being created".into()));
+        }
         Status::Paused if !parsed.on("ignore-paused") => {
             return Err(Error::State(
                 "cannot exec in a paused container (use --ignore-paused to override)".into(),
@@ -77,7 +85,10 @@ pub(crate) fn exec(o: &Options, parsed: &Parsed, id: &str, args: &[String], inhe
 fn doors(cgroup: Option<&Cgroup>, below: &[String], init: i32) -> Result<Option<Entry>> {
     let Some(cgroup) = cgroup else { return Ok(None) };
     if !below.is_empty() {
-        return cgroup.entry_below(below).map(Some).map_err(|e| Error::Cgroup(e).during("bad sub cgroup path"));
+        return cgroup
+            .entry_below(below)
+            .map(Some)
+            .map_err(|e| Error::Cgroup(e).during("bad sub cgroup path"));
     }
     // Where process 1 has moved everybody into a group below, the container's own can take nobody in.
     match cgroup.entry() {
@@ -90,7 +101,8 @@ fn doors(cgroup: Option<&Cgroup>, below: &[String], init: i32) -> Result<Option<
 fn hands_down(cgroup: &Cgroup) -> bool {
     cgroup.hierarchies().unified().is_some()
         && cgroup.dirs().last().is_some_and(|dir| {
-            std::fs::read_to_string(dir.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim().is_empty())
+            std::fs::read_to_string(dir.join("cgroup.subtree_control"))
+                .is_ok_and(|text| !text.trim().is_empty())
         })
 }
 
@@ -98,7 +110,8 @@ fn hands_down(cgroup: &Cgroup) -> bool {
 fn process(parsed: &Parsed, spec: &Spec, args: &[String]) -> Result<Process> {
     if let Some(path) = parsed.value("process").map(Path::new) {
         let bytes = std::fs::read(path).map_err(|e| Error::on("open", path, e))?;
-        return serde_json::from_slice(&bytes).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())));
+        return serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())));
     }
     if args.is_empty() {
         return Err(Error::Invalid("exec args cannot be empty".into()));

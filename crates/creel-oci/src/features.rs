@@ -16,13 +16,68 @@ const HOOKS: [&str; 6] =
 
 /// Options that the specification lists ("Linux mount options"), and those that runc knows besides.
 const MOUNT_OPTIONS: &[&str] = &[
-    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap", "iversion", "lazytime",
-    "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
-    "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime",
-    "remount", "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime",
-    "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime",
-    "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave", "strictatime", "suid", "symfollow",
-    "sync", "tmpcopyup", "unbindable",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "idmap",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "ridmap",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
 ];
 
 const NAMESPACES: [NamespaceKind; 8] = [
@@ -120,8 +175,11 @@ fn knows_option(word: &str) -> bool {
 
 fn knows_filter(change: impl FnOnce(&mut Seccomp, &mut SyscallRule)) -> bool {
     let mut filter = Seccomp { default_action: "SCMP_ACT_ALLOW".into(), ..Seccomp::default() };
-    let mut rule =
-        SyscallRule { names: vec!["getpid".into()], action: "SCMP_ACT_ERRNO".into(), ..SyscallRule::default() };
+    let mut rule = SyscallRule {
+        names: vec!["getpid".into()],
+        action: "SCMP_ACT_ERRNO".into(),
+        ..SyscallRule::default()
+    };
     change(&mut filter, &mut rule);
     filter.syscalls.push(rule);
     seccomp::compile(&filter).is_ok()
@@ -256,7 +314,9 @@ mod tests {
         }
         for cap in list(&document["linux"]["capabilities"]) {
             assert!(
-                taken(|spec| spec["process"]["capabilities"] = json!({ "bounding": [cap], "permitted": [cap] })),
+                taken(
+                    |spec| spec["process"]["capabilities"] = json!({ "bounding": [cap], "permitted": [cap] })
+                ),
                 "{cap}"
             );
         }
@@ -265,7 +325,9 @@ mod tests {
         }
         let seccomp = &document["linux"]["seccomp"];
         assert_eq!(list(&seccomp["operators"]), OPERATORS);
-        for arch in ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"] {
+        for arch in
+            ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
+        {
             assert!(list(&seccomp["archs"]).contains(&arch), "{arch}");
         }
     }

@@ -172,9 +172,7 @@ fn run(o: &Options, verb: &Verb, parsed: &Parsed, inherited: &Inherited) -> Resu
         Name::Events => events::events(o, parsed, id),
         Name::Features => features::features(),
         Name::Update => update::update(o, parsed, id),
-        Name::Checkpoint | Name::Restore => {
-            Err(Error::Invalid(format!("{} is not there yet", verb.word)))
-        }
+        Name::Checkpoint | Name::Restore => Err(Error::Invalid(format!("{} is not there yet", verb.word))),
     };
     done.map(|()| 0)
 }

@@ -21,7 +21,9 @@ pub(crate) fn update(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
         Some(path) => document(Path::new(path))?,
         None => from_flags(parsed)?,
     };
-    for (flag, what) in [("l3-cache-schema", "Intel RDT/CAT: l3 cache"), ("mem-bw-schema", "Intel RDT/MBA: memory bandwidth")] {
+    for (flag, what) in
+        [("l3-cache-schema", "Intel RDT/CAT: l3 cache"), ("mem-bw-schema", "Intel RDT/MBA: memory bandwidth")]
+    {
         if parsed.value(flag).is_some() && !Path::new("/sys/fs/resctrl/schemata").exists() {
             return Err(Error::Invalid(format!("{what} schema is not enabled")));
         }
@@ -82,7 +84,10 @@ fn complete(wanted: &mut Resources, current: &Resources) {
 
 /// Overlays what is new; what is not mentioned stays.
 fn merge(current: &mut Resources, new: Resources) {
-    fn over<T: serde::Serialize + serde::de::DeserializeOwned + Default>(old: Option<T>, new: Option<T>) -> Option<T> {
+    fn over<T: serde::Serialize + serde::de::DeserializeOwned + Default>(
+        old: Option<T>,
+        new: Option<T>,
+    ) -> Option<T> {
         let Some(new) = new else { return old };
         let Some(old) = old else { return Some(new) };
         let as_object = |value: &T| serde_json::to_value(value).unwrap_or_default();
@@ -128,12 +133,12 @@ fn from_flags(parsed: &Parsed) -> Result<Resources> {
     let natural = |flag: &str| -> Result<Option<u64>> {
         parsed.text(flag).map(|text| unsigned(flag, &text)).transpose()
     };
-    let size = |flag: &str| -> Result<Option<i64>> {
-        parsed.text(flag).map(|text| bytes(flag, &text)).transpose()
-    };
+    let size =
+        |flag: &str| -> Result<Option<i64>> { parsed.text(flag).map(|text| bytes(flag, &text)).transpose() };
     if let Some(weight) = parsed.number("blkio-weight").filter(|weight| *weight != 0) {
-        let weight = u16::try_from(weight)
-            .map_err(|_| Error::Invalid(format!("invalid value for blkio-weight: {weight} is out of range")))?;
+        let weight = u16::try_from(weight).map_err(|_| {
+            Error::Invalid(format!("invalid value for blkio-weight: {weight} is out of range"))
+        })?;
         r.block_io.get_or_insert_default().weight = Some(weight);
     }
     let cpu = creel_types::spec::Cpu {
@@ -186,7 +191,8 @@ fn bytes(flag: &str, text: &str) -> Result<i64> {
     if text == "-1" {
         return Ok(-1);
     }
-    parse_size(text).ok_or_else(|| Error::Invalid(format!("invalid value for {flag}: invalid size: '{text}'")))
+    parse_size(text)
+        .ok_or_else(|| Error::Invalid(format!("invalid value for {flag}: invalid size: '{text}'")))
 }
 
 fn parse_size(text: &str) -> Option<i64> {
@@ -216,7 +222,9 @@ fn schemata(parsed: &Parsed, spec: &creel_types::spec::Spec) -> Result<Option<St
         return Ok(None);
     }
     if spec.linux.as_ref().is_none_or(|linux| linux.intel_rdt.is_none()) {
-        return Err(Error::Invalid("updating a non-existent Intel RDT configuration is not supported".into()));
+        return Err(Error::Invalid(
+            "updating a non-existent Intel RDT configuration is not supported".into(),
+        ));
     }
     Ok(Some(lines.iter().map(|line| format!("{line}\n")).collect()))
 }
@@ -249,8 +257,14 @@ mod tests {
         .assert_eq(&read("--memory 50m --memory-reservation=1k --memory-swap -1 --cpu-share 512 --cpu-quota 50000 --cpu-burst 10 --cpu-period 100000 --cpuset-cpus 0-1 --cpuset-mems 0 --cpu-idle 1 --pids-limit -1 --blkio-weight 100 c").unwrap());
         assert_eq!(read("c").unwrap(), "{}");
         for (line, error) in [
-            ("--cpu-quota abc c", "invalid value for cpu-quota: strconv.ParseInt: parsing \"abc\": invalid syntax"),
-            ("--cpu-share -1 c", "invalid value for cpu-share: strconv.ParseUint: parsing \"-1\": invalid syntax"),
+            (
+                "--cpu-quota abc c",
+                "invalid value for cpu-quota: strconv.ParseInt: parsing \"abc\": invalid syntax",
+            ),
+            (
+                "--cpu-share -1 c",
+                "invalid value for cpu-share: strconv.ParseUint: parsing \"-1\": invalid syntax",
+            ),
             ("--memory xx c", "invalid value for memory: invalid size: 'xx'"),
             ("--memory -2 c", "invalid value for memory: invalid size: '-2'"),
             ("--blkio-weight 70000 c", "invalid value for blkio-weight: 70000 is out of range"),
@@ -284,13 +298,21 @@ mod tests {
     fn half_of_a_pair_is_completed_and_the_rest_stays() {
         let read = |text: &str| serde_json::from_str::<Resources>(text).unwrap();
         let mut current = read(r#"{"cpu":{"quota":50000,"period":100000,"shares":7},"unified":{"a":"1"}}"#);
-        let mut new = read(r#"{"cpu":{"period":200000,"quota":0},"memory":{"limit":-1},"unified":{"b":"2"}}"#);
+        let mut new =
+            read(r#"{"cpu":{"period":200000,"quota":0},"memory":{"limit":-1},"unified":{"b":"2"}}"#);
         complete(&mut new, &current);
-        assert_eq!(new, read(r#"{"cpu":{"period":200000,"quota":50000},"memory":{"limit":-1,"swap":-1},"unified":{"b":"2"}}"#));
+        assert_eq!(
+            new,
+            read(
+                r#"{"cpu":{"period":200000,"quota":50000},"memory":{"limit":-1,"swap":-1},"unified":{"b":"2"}}"#
+            )
+        );
         merge(&mut current, new);
         assert_eq!(
             current,
-            read(r#"{"cpu":{"quota":50000,"period":200000,"shares":7},"memory":{"limit":-1,"swap":-1},"unified":{"a":"1","b":"2"}}"#)
+            read(
+                r#"{"cpu":{"quota":50000,"period":200000,"shares":7},"memory":{"limit":-1,"swap":-1},"unified":{"a":"1","b":"2"}}"#
+            )
         );
     }
 

@@ -27,7 +27,7 @@ impl Facts {
     /// # Errors
     /// [`Error::Setup`] when procfs cannot be read.
     pub fn gather() -> Result<Facts, Error> {
-        let text = std::fs::read_to_string("/proc/self/mountinfo")
+        let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo")
             .map_err(|e| Error::setup("cannot read /proc/self/mountinfo", e))?;
         Ok(Facts { cgroups: mounts::cgroup_hierarchies(&text) })
     }

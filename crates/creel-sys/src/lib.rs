@@ -13,6 +13,7 @@ pub mod close_range;
 pub mod dev;
 pub mod fdpass;
 pub mod inherited;
+pub mod kernelfs;
 pub mod keyctl;
 pub mod memory;
 pub mod mount;

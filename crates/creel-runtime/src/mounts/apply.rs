@@ -267,11 +267,12 @@ fn cgroup(
 ) -> Result<OwnedFd, Fault> {
     let (target, _) = directory(root, destination, false)?;
     let attributes = options.attributes.set | options.tree_attributes.set;
+    let groups = if namespaced { OwnGroups::default() } else { OwnGroups::read()? };
     if hierarchies.is_empty() {
         let mount = if namespaced {
             new_filesystem("cgroup2", "cgroup", options, &[])?
         } else {
-            let own = own_group(&[])?;
+            let own = groups.of(&[])?;
             let tree = open_source(&format!("/sys/fs/cgroup{own}"), false)?;
             set_attributes(&tree, attributes, 0, false)?;
             tree
@@ -299,7 +300,7 @@ fn cgroup(
             new_filesystem("cgroup", "cgroup", options, &words)
                 .map_err(|fault| fault.context(format!("hierarchy {}", hierarchy.name)))?
         } else {
-            let own = own_group(&hierarchy.controllers)?;
+            let own = groups.of(&hierarchy.controllers)?;
             let tree = open_source(&format!("{}{own}", hierarchy.mountpoint), false)?;
             set_attributes(&tree, attributes, 0, false)?;
             tree
@@ -315,23 +316,32 @@ fn cgroup(
     Ok(top)
 }
 
-/// This process's group in a hierarchy, as `/proc/self/cgroup` says (cgroups(7)).
-fn own_group(controllers: &[String]) -> Result<String, Fault> {
-    let text = std::fs::read_to_string("/proc/self/cgroup")?;
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':');
-        let (_, names, group) = (parts.next(), parts.next().unwrap_or(""), parts.next().unwrap_or("/"));
-        let same = match controllers {
-            [] => names.is_empty(),
-            wanted => {
-                names.split(',').all(|name| wanted.iter().any(|word| word == name)) && !names.is_empty()
-            }
-        };
-        if same {
-            return Ok(if group == "/" { String::new() } else { group.to_string() });
-        }
+/// This process's groups, as `/proc/self/cgroup` says (cgroups(7)).
+#[derive(Debug, Default)]
+struct OwnGroups(String);
+
+impl OwnGroups {
+    fn read() -> Result<OwnGroups, Fault> {
+        Ok(OwnGroups(creel_sys::kernelfs::read_to_string("/proc/self/cgroup")?))
     }
-    Err(Fault::new(ErrorKind::NotFound, "the process is in no such control group hierarchy"))
+
+    /// The group in the hierarchy of these controllers, the unified one if there are none; empty for its root.
+    fn of(&self, controllers: &[String]) -> Result<&str, Fault> {
+        for line in self.0.lines() {
+            let mut parts = line.splitn(3, ':');
+            let (_, names, group) = (parts.next(), parts.next().unwrap_or(""), parts.next().unwrap_or("/"));
+            let same = match controllers {
+                [] => names.is_empty(),
+                wanted => {
+                    names.split(',').all(|name| wanted.iter().any(|word| word == name)) && !names.is_empty()
+                }
+            };
+            if same {
+                return Ok(if group == "/" { "" } else { group });
+            }
+        }
+        Err(Fault::new(ErrorKind::NotFound, "the process is in no such control group hierarchy"))
+    }
 }
 
 /// Makes a path read-only where it is; a missing one is passed over.

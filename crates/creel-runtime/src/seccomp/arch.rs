@@ -1,6 +1,7 @@
 //! Architectures: their audit numbers and their tables of system calls.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::compile::{Compare, Condition};
 use super::error::Error;
@@ -107,24 +108,25 @@ impl Arch {
         matches!(self, Arch::X86 | Arch::Arm)
     }
 
-    /// The call through which an old program makes the one of this name, and what its first argument then is (socketcall(2),
-    /// ipc(2), which carries a version in the upper half).
-    pub(super) fn multiplexer(self, name: &str) -> Option<(&'static str, Condition)> {
-        if self != Arch::X86 {
-            return None;
+    /// The calls that old programs make through another one, and what its first argument then is (socketcall(2), ipc(2),
+    /// which carries a version in the upper half).
+    pub(super) fn multiplexed(self) -> Names<(&'static str, Condition)> {
+        let mut names = Names::default();
+        if self == Arch::X86 {
+            let numbered = |names: &'static str| (0u64..).zip(names.split_ascii_whitespace());
+            names.extend(numbered(numbers::SOCKETCALL).map(|(value, name)| {
+                (name, ("socketcall", Condition { index: 0, compare: Compare::Equal, value }))
+            }));
+            names.extend(numbered(numbers::IPC).map(|(value, name)| {
+                (name, ("ipc", Condition { index: 0, compare: Compare::Masked { mask: 0xffff }, value }))
+            }));
         }
-        let number = |names: &str| names.split_ascii_whitespace().position(|known| known == name);
-        if let Some(at) = number(numbers::SOCKETCALL) {
-            let condition = Condition { index: 0, compare: Compare::Equal, value: at as u64 };
-            return Some(("socketcall", condition));
-        }
-        let at = number(numbers::IPC)?;
-        Some(("ipc", Condition { index: 0, compare: Compare::Masked { mask: 0xffff }, value: at as u64 }))
+        names
     }
 
     /// Names and numbers, as `seccomp_data.nr` shows them.
-    pub(super) fn calls(self) -> HashMap<&'static str, u32> {
-        let mut calls = HashMap::with_capacity(512);
+    pub(super) fn calls(self) -> Names<u32> {
+        let mut calls = Names::with_capacity_and_hasher(512, Default::default());
         match self {
             Arch::X86_64 => read(numbers::X86_64, 0, &mut calls),
             Arch::X86 => read(numbers::X86, 0, &mut calls),
@@ -142,16 +144,41 @@ impl Arch {
     }
 }
 
-fn read(table: &'static str, bit: u32, calls: &mut HashMap<&'static str, u32>) {
+fn read(table: &'static str, bit: u32, calls: &mut Names<u32>) {
     let mut next = 0;
     for word in table.split_ascii_whitespace() {
         // No call's name begins with a digit.
-        match word.parse::<u32>() {
-            Ok(number) => next = number,
-            Err(_) => {
-                calls.insert(word, next | bit);
-                next += 1;
-            }
+        if let Some(number) = word.as_bytes()[0].is_ascii_digit().then(|| word.parse().ok()).flatten() {
+            next = number;
+            continue;
         }
+        calls.insert(word, next | bit);
+        next += 1;
+    }
+}
+
+/// Facts by the name of a call. Only names of the kernel's own tables are put in, so that nobody can choose ones that
+/// collide, and a hash that is made in a few nanoseconds will do.
+pub(super) type Names<T> = HashMap<&'static str, T, BuildHasherDefault<NameHasher>>;
+
+/// FNV-1a.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NameHasher(u64);
+
+impl Default for NameHasher {
+    fn default() -> NameHasher {
+        NameHasher(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

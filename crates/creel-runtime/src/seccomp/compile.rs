@@ -259,15 +259,15 @@ fn verdicts<'a>(
     rules: &'a [Rule<'a>],
     default: u32,
 ) -> Result<(BTreeMap<u32, Verdict<'a>>, Option<u32>), Error> {
-    let calls = arch.calls();
+    let (calls, multiplexed) = (arch.calls(), arch.multiplexed());
     let mut verdicts: BTreeMap<u32, Verdict<'a>> = BTreeMap::new();
     let mut newest = None;
     for rule in rules {
         for name in rule.names {
             let direct = calls.get(name.as_str()).map(|number| (*number, None));
-            let muxed = arch
-                .multiplexer(name)
-                .and_then(|(through, first)| calls.get(through).map(|number| (*number, Some(first))));
+            let muxed = multiplexed
+                .get(name.as_str())
+                .and_then(|(through, first)| calls.get(through).map(|number| (*number, Some(*first))));
             for (number, first) in direct.into_iter().chain(muxed) {
                 newest = newest.max(Some(number));
                 if rule.answer == default {

@@ -1,0 +1,40 @@
+//! Files that the kernel writes as they are read: procfs, sysfs, control groups.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+/// What most of them fit into.
+const USUAL: usize = 8192;
+
+/// Reads a whole file whose size the kernel does not tell beforehand. `std::fs::read_to_string` feels its way with small
+/// reads then, for each of which the kernel may make the text anew; this takes two for most files.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::InvalidData`] for what is no UTF-8.
+pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(USUAL);
+    loop {
+        let spare = rustix::buffer::spare_capacity(&mut bytes);
+        match rustix::io::read(&file, spare) {
+            Ok(0) => break,
+            Ok(_) if bytes.len() == bytes.capacity() => bytes.reserve(bytes.len()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn long_and_short_files_are_whole() {
+        let long = super::read_to_string("/proc/kallsyms").unwrap();
+        assert_eq!(long.lines().count(), std::fs::read_to_string("/proc/kallsyms").unwrap().lines().count());
+        assert!(super::read_to_string("/proc/self/cgroup").unwrap().ends_with('\n'));
+        assert_eq!(super::read_to_string("/nowhere").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
+}
