@@ -375,7 +375,8 @@ fn as_runc_tells_it() {
           },
           "hugetlb": {},
           "intel_rdt": {}
-        }"#]].assert_eq(&json(&cgroup));
+        }"#]]
+    .assert_eq(&json(&cgroup));
 
     let root = tempfile::tempdir().unwrap();
     let mounts =
@@ -513,7 +514,8 @@ fn as_runc_tells_it() {
             }
           },
           "intel_rdt": {}
-        }"#]].assert_eq(&json(&cgroup));
+        }"#]]
+    .assert_eq(&json(&cgroup));
 }
 
 proptest! {
