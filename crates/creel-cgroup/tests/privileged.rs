@@ -33,6 +33,8 @@ const TESTS: &[(&str, Test)] = &[
     ("removal_of_children", removal_of_children),
     ("failures_leave_nothing", failures_leave_nothing),
     ("updates", updates),
+    ("delegated", delegated),
+    ("groups_below", groups_below),
 ];
 
 fn main() {
@@ -544,4 +546,115 @@ fn updates(h: &Hierarchies, path: &str) {
     assert!(Path::new("/proc/self").exists());
     group.remove().unwrap();
     assert!(matches!(group.update(&limits(1, 1)), Err(Error::NotFound { .. })));
+}
+
+/// A user who owns nothing else.
+const NOBODY: u32 = 65_534;
+
+/// What an ordinary user gets: in a subtree that was given to him, and elsewhere.
+fn delegated(h: &Hierarchies, path: &str) {
+    let home = Cgroup::create(h, path, &Resources::default()).unwrap();
+    let own = below(&home, "own");
+    let doors = ["cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads"];
+    for dir in home.dirs() {
+        for file in [dir.clone()].into_iter().chain(doors.map(|name| dir.join(name))) {
+            if file.exists() {
+                std::os::unix::fs::chown(file, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        }
+    }
+    // What systemd does for a user's manager: without it the user could hand nothing down.
+    home.give_to(NOBODY).unwrap();
+    let (v1, unified) = (h.v1().len(), usize::from(h.unified().is_some()));
+    let nowhere = format!("{path}-nowhere");
+    let ended = run(&own, || {
+        let nobody = rustix::process::Uid::from_raw(NOBODY);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let h = Hierarchies::detect().unwrap();
+        // Without a place that was asked for: beside the own group in the unified hierarchy, below it in v1.
+        let (place, beside) = h.locate(None, "mine").unwrap();
+        println!("below {:?}", place.dirs(&beside).collect::<Vec<_>>());
+        // v1 lets him make groups where the directory is his, and that is `path`, not `path/own`.
+        let asked = resources(r#"{"devices": [{"allow": false}]}"#);
+        let made = Cgroup::create_delegated(&place, &beside, &asked, false).unwrap();
+        assert_eq!(made.skipped.len(), v1);
+        assert_eq!(made.group.as_ref().map_or(0, |group| group.dirs().count()), unified);
+        if let Some(group) = made.group {
+            assert_eq!(group.dirs().next().unwrap().parent().unwrap(), home.dirs().last().unwrap());
+            // He can put processes there.
+            let entry = group.entry().unwrap();
+            match clone(&Clone { flags: 0, cgroup: entry.unified() }).unwrap() {
+                Cloned::Parent { pid, .. } => assert_eq!(wait(pid), Ended::Exited(0)),
+                Cloned::Child => process::exit_now(0),
+            }
+            group.remove().unwrap();
+        }
+        // A place of his own, with a limit.
+        let asked_for = format!("{path}/mine");
+        let made =
+            Cgroup::create_delegated(&h, &asked_for, &resources(r#"{"pids": {"limit": 7}}"#), true).unwrap();
+        assert!(made.skipped.is_empty());
+        let group = made.group.unwrap();
+        assert_eq!(group.stats().unwrap().pids.unwrap().limit, Some(7));
+        group.remove().unwrap();
+        // A place that is not his: an error if it was asked for, or if a limit was; else no group at all.
+        let error = Cgroup::create_delegated(&h, &nowhere, &Resources::default(), true).unwrap_err();
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        let limit = resources(r#"{"pids": {"limit": 7}}"#);
+        let error = Cgroup::create_delegated(&h, &nowhere, &limit, false).unwrap_err();
+        assert!(
+            error.to_string().contains("cannot set pids limit: container could not join or create cgroup")
+        );
+        let made = Cgroup::create_delegated(&h, &nowhere, &Resources::default(), false).unwrap();
+        assert_eq!(made.group, None);
+        assert_eq!(made.skipped.len(), v1 + unified);
+        0
+    });
+    assert_eq!(ended, Ended::Exited(0));
+    home.remove().unwrap();
+}
+
+/// Where `exec` finds its way into groups that a program inside has made.
+fn groups_below(h: &Hierarchies, path: &str) {
+    let group = Cgroup::create(h, path, &Resources::default()).unwrap();
+    let child = below(&group, "sub");
+    let (pid, mut pipe) = ticker(&child);
+    goes_on(&mut pipe);
+    let joins = |entry: creel_cgroup::Entry| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        io::stdout().flush().unwrap();
+        match clone(&Clone { flags: 0, cgroup: entry.unified() }).unwrap() {
+            Cloned::Parent { pid, .. } => assert_eq!(wait(pid), Ended::Exited(0)),
+            Cloned::Child => {
+                let joined = entry.join_v1().is_ok();
+                let told = fs::read("/proc/self/cgroup").and_then(|text| fs::write(file.path(), text));
+                process::exit_now(i32::from(!joined || told.is_err()));
+            }
+        }
+        fs::read_to_string(file.path()).unwrap()
+    };
+    let all_in = |text: &str, path: &str| text.lines().all(|line| line.ends_with(path));
+    assert!(all_in(&joins(group.entry_below(&[]).unwrap()), path));
+    assert!(all_in(&joins(group.entry_below(&["/".into()]).unwrap()), path));
+    assert!(all_in(&joins(group.entry_below(&["sub".into()]).unwrap()), &format!("{path}/sub")));
+    assert!(all_in(&joins(group.entry_beside(pid).unwrap()), &format!("{path}/sub")));
+    if h.v1_with("memory").is_some() {
+        let text = joins(group.entry_below(&["memory,pids:sub".into()]).unwrap());
+        let below: Vec<&str> = text.lines().filter(|line| line.ends_with("/sub")).collect();
+        assert_eq!(below.len(), 2, "{text}");
+        assert!(below.iter().all(|line| line.contains(":memory:") || line.contains(":pids:")), "{text}");
+    }
+    for (text, want) in [
+        ("..", "path .. is not a sub cgroup path"),
+        ("whaaat:/", "unknown controller"),
+        ("nonexistent", "/nonexistent/cgroup.procs: no such file "),
+    ] {
+        let error = group.entry_below(&[text.into()]).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+    // A process that is elsewhere is no guide.
+    assert!(matches!(group.entry_beside(process::pid()), Err(Error::Invalid(_))));
+    child.kill_all().unwrap();
+    wait(pid);
+    group.remove().unwrap();
 }
