@@ -110,9 +110,7 @@ pub(crate) fn state(o: &Options, id: &str) -> Result<()> {
 pub(crate) fn pause(o: &Options, id: &str) -> Result<()> {
     let loaded = load(o, id)?;
     match loaded.status() {
-        Status::Running | Status::Created => {
-            Ok(loaded.record.group.required("pause")?.freeze()?)
-        }
+        Status::Running | Status::Created => Ok(loaded.record.group.required("pause")?.freeze()?),
         _ => Err(Error::NotRunning),
     }
 }
@@ -125,4 +123,3 @@ pub(crate) fn resume(o: &Options, id: &str) -> Result<()> {
         _ => Err(Error::NotPaused),
     }
 }
-

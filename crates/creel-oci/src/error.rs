@@ -70,11 +70,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// A failed system call on a path.
-    pub(crate) fn on(
-        call: &str,
-        path: impl AsRef<Path>,
-        error: impl Into<std::io::Error>,
-    ) -> Error {
+    pub(crate) fn on(call: &str, path: impl AsRef<Path>, error: impl Into<std::io::Error>) -> Error {
         let error = error.into();
         Error::System(format!("{call} {}: {}", path.as_ref().display(), reason(&error)), kind(&error))
     }

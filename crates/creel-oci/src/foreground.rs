@@ -50,7 +50,8 @@ impl Foreground {
 
     /// Waits until something happens, and sees to it.
     fn turn(&self, pid: i32, pidfd: BorrowedFd<'_>, relay: Option<&mut Relay>) -> Result<Option<Ended>> {
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
         let stdin = rustix::stdio::stdin();
         let wanted = relay.as_ref().map(|relay| relay.wanted());
         if let (Some(relay), Some((master, input))) = (relay.as_ref(), wanted) {

@@ -87,7 +87,9 @@ impl Group {
     /// Removes it; one that is gone is no error.
     pub(crate) fn remove(&self) -> Result<()> {
         match self.open()? {
-            Some(cgroup) => cgroup.remove().map_err(|e| Error::Cgroup(e).during("unable to remove container's cgroup")),
+            Some(cgroup) => {
+                cgroup.remove().map_err(|e| Error::Cgroup(e).during("unable to remove container's cgroup"))
+            }
             None => Ok(()),
         }
     }

@@ -40,7 +40,9 @@ impl Inherited {
                 self.wanted
             )));
         }
-        (3..3 + self.wanted).map(|fd| i32::try_from(fd).map_err(|_| Error::Invalid("too many".into()))).collect()
+        (3..3 + self.wanted)
+            .map(|fd| i32::try_from(fd).map_err(|_| Error::Invalid("too many".into())))
+            .collect()
     }
 
     /// Tells the program of activated sockets.

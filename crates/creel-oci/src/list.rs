@@ -53,9 +53,9 @@ pub(crate) fn list(o: &Options, parsed: &Parsed) -> Result<()> {
         Format::Json => out::print(&format!("{}\n", serde_json::to_string(&shown).unwrap_or_default())),
         Format::Table => {
             let titles = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned).to_vec();
-            let rows = shown.into_iter().map(|c| {
-                vec![c.id, c.pid.to_string(), c.status.to_owned(), c.bundle, c.created, c.owner]
-            });
+            let rows = shown
+                .into_iter()
+                .map(|c| vec![c.id, c.pid.to_string(), c.status.to_owned(), c.bundle, c.created, c.owner]);
             out::print(&out::table(&std::iter::once(titles).chain(rows).collect::<Vec<_>>()))
         }
     }
@@ -132,8 +132,9 @@ fn select(table: &str, pids: &[i32]) -> Result<String> {
     let mut text = format!("{title}\n");
     for line in lines.filter(|line| !line.is_empty()) {
         let field = line.split_whitespace().nth(column).unwrap_or_default();
-        let pid: i32 =
-            field.parse().map_err(|_| Error::Invalid(format!("unable to parse pid: {field:?} in ps output")))?;
+        let pid: i32 = field
+            .parse()
+            .map_err(|_| Error::Invalid(format!("unable to parse pid: {field:?} in ps output")))?;
         if pids.contains(&pid) {
             text.push_str(line);
             text.push('\n');
@@ -159,6 +160,9 @@ mod tests {
     #[test]
     fn owners() {
         let users = Users("root:x:0:0::/:\nadam:x:1000:7::/:\n".into());
-        assert_eq!((users.name(0), users.name(1000), users.name(7)), ("root".into(), "adam".into(), "#7".into()));
+        assert_eq!(
+            (users.name(0), users.name(1000), users.name(7)),
+            ("root".into(), "adam".into(), "#7".into())
+        );
     }
 }

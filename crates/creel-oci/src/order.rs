@@ -77,8 +77,9 @@ fn dial(path: &Path) -> Result<OwnedFd> {
         let reason = crate::error::reason(&e.into());
         Error::Invalid(format!("dial unix {}: connect: {reason}", path.display()))
     };
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .map_err(failed)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
     Ok(socket)
 }

@@ -171,7 +171,8 @@ mod tests {
         record.created = "2026-11-21T14:02:01.601789021Z".into();
         record.pid = 93;
         record.annotations.insert("org.example".into(), "x".into());
-        let text = serde_json::to_string_pretty(&record.clone().shown(Status::Created, String::new())).unwrap();
+        let text =
+            serde_json::to_string_pretty(&record.clone().shown(Status::Created, String::new())).unwrap();
         expect![[r#"
             {
               "ociVersion": "1.2.1",

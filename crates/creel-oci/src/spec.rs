@@ -5,8 +5,8 @@ use std::path::Path;
 
 use creel_cgroup::{Hierarchies, Layout};
 use creel_types::spec::{
-    Capabilities, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Resources, Rlimit, Root,
-    Spec,
+    Capabilities, DeviceRule, IdMapping, Linux, Mount, Namespace, NamespaceKind, Process, Resources, Rlimit,
+    Root, Spec,
 };
 use serde::Serialize;
 
@@ -161,7 +161,8 @@ mod tests {
     fn the_examples() {
         let spec = example();
         creel_runtime::validate(&spec).unwrap();
-        expect_file!["../tests/expected/spec.json"].assert_eq(std::str::from_utf8(&to_json(&spec).unwrap()).unwrap());
+        expect_file!["../tests/expected/spec.json"]
+            .assert_eq(std::str::from_utf8(&to_json(&spec).unwrap()).unwrap());
         let mut spec = example();
         rootless(&mut spec, 1000, 100);
         creel_runtime::validate(&spec).unwrap();

@@ -110,7 +110,9 @@ impl Root {
         for entry in Dir::read_from(&self.fd).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let is_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
-            if let Some(name) = entry.file_name().to_str().ok().filter(|name| is_dir && id::check(name).is_ok()) {
+            if let Some(name) =
+                entry.file_name().to_str().ok().filter(|name| is_dir && id::check(name).is_ok())
+            {
                 ids.push(name.to_owned());
             }
         }
@@ -120,7 +122,8 @@ impl Root {
 
     /// Removes a container's directory with all that is in it.
     pub(crate) fn remove(&self, entry: &Entry) -> Result<()> {
-        let failed = |e| Error::on("unable to remove container state dir: remove", self.path.join(&entry.id), e);
+        let failed =
+            |e| Error::on("unable to remove container state dir: remove", self.path.join(&entry.id), e);
         // The record goes last: as long as anything is left, what it names can be cleaned up again.
         empty(entry.fd.as_fd(), Some(STATE)).map_err(failed)?;
         unlink(&entry.fd, STATE).map_err(failed)?;
@@ -270,7 +273,8 @@ impl Entry {
     /// [`Error::NotExist`] when there is none (yet), [`Error::Invalid`] when it is damaged.
     pub(crate) fn record(&self) -> Result<Record> {
         let bytes = self.read(STATE)?.ok_or(Error::NotExist)?;
-        Record::parse(&bytes).map_err(|reason| Error::Invalid(format!("state of container {}: {reason}", self.id)))
+        Record::parse(&bytes)
+            .map_err(|reason| Error::Invalid(format!("state of container {}: {reason}", self.id)))
     }
 
     /// Replaces the record.

@@ -66,7 +66,10 @@ pub const GLOBAL: &[Flag] = &[
     Flag::text("log", "set the log file to write logs to (default is '/dev/stderr')"),
     Flag::text("log-format", "set the log format ('text' (default), or 'json')"),
     Flag::text("root", "root directory for storage of container state (this should be located in tmpfs)"),
-    Flag::on("systemd-cgroup", "make control groups by systemd; expects cgroupsPath of the form \"slice:prefix:name\""),
+    Flag::on(
+        "systemd-cgroup",
+        "make control groups by systemd; expects cgroupsPath of the form \"slice:prefix:name\"",
+    ),
     Flag::text("rootless", "pass over missing rights to control groups ('true', 'false', or 'auto')"),
     // crun's spelling of --systemd-cgroup.
     Flag::text("cgroup-manager", ""),
@@ -83,9 +86,9 @@ const PIDFD_SOCKET: Flag =
 const PID_FILE: Flag = Flag::text("pid-file", "file to write the process id to");
 const NO_PIVOT: Flag =
     Flag::on("no-pivot", "do not use pivot_root; for a root file system on the initial ramdisk only");
-const NO_NEW_KEYRING: Flag =
-    Flag::on("no-new-keyring", "keep the caller's session keyring in the container");
-const PRESERVE_FDS: Flag = Flag::number("preserve-fds", "pass N further descriptors (3 to 2+N, after $LISTEN_FDS)");
+const NO_NEW_KEYRING: Flag = Flag::on("no-new-keyring", "keep the caller's session keyring in the container");
+const PRESERVE_FDS: Flag =
+    Flag::number("preserve-fds", "pass N further descriptors (3 to 2+N, after $LISTEN_FDS)");
 const DETACH: Flag = Flag::on("detach", "return when the process runs").or("d");
 const NO_SUBREAPER: Flag = Flag::on("no-subreaper", "do not adopt orphaned processes of the container");
 const FORMAT: Flag = Flag::text("format", "table (default) or json").or("f");
@@ -128,8 +131,11 @@ const EXEC: &[Flag] = &[
 ];
 
 const UPDATE: &[Flag] = &[
-    Flag::text("resources", "file with linux.resources in JSON, or '-' for standard input; other flags are ignored")
-        .or("r"),
+    Flag::text(
+        "resources",
+        "file with linux.resources in JSON, or '-' for standard input; other flags are ignored",
+    )
+    .or("r"),
     Flag::number("blkio-weight", "weight of block I/O, 10 to 1000"),
     Flag::text("cpu-period", "CPU period in microseconds"),
     Flag::text("cpu-quota", "CPU time allowed in a period, in microseconds"),
