@@ -34,6 +34,7 @@ macro_rules! tests {
 }
 
 tests![
+    network_devices,
     program_overwritten_from_inside,
     working_directories_of_the_host,
     writes_to_a_false_procfs,
@@ -129,6 +130,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("propagation_child") => return propagation_child(&arguments[1..]),
+        Some("network_child") => return network_child(),
         Some("agent") => return agent(&arguments[1..]),
         Some("racer") => return racer(&arguments[1..]),
         Some("supervisor") => return supervisor(&arguments[1..]),
