@@ -18,7 +18,7 @@ use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
 use crate::sources::{self, Sources};
-use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, plan};
+use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, netdev, plan, rdt};
 
 /// A container's process that is set up and waits at its gate. Dropped before [`Created::start`], it is killed and
 /// reaped.
@@ -136,6 +136,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
+    let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,
         id: o.id,
@@ -235,6 +236,12 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         }
         (Ask::IdMaps, None) => Ok(()),
     })?;
+    if let (Some(linux), Some(pidfd)) = (linux, child.pidfd()) {
+        netdev::move_all(&linux.net_devices, pidfd)?;
+    }
+    if let Some(resctrl) = &resctrl {
+        resctrl.enter(child.pid)?;
+    }
     if let Some(score) = oom_score
         && let Err(e) = idmap::write_oom_score(child.pid, score)
     {

@@ -2,7 +2,7 @@
 
 use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec};
 
-use crate::{Error, mounts, namespaces};
+use crate::{Error, mounts, namespaces, netdev, rdt};
 
 /// Checks a Spec as far as it can be checked without a host.
 ///
@@ -227,16 +227,12 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
     if linux.personality.as_ref().is_some_and(|personality| !personality.flags.is_empty()) {
         return Err(Error::invalid("linux.personality.flags", "none are defined"));
     }
-    let given =
-        [("linux.netDevices", !linux.net_devices.is_empty()), ("linux.intelRdt", linux.intel_rdt.is_some())];
-    refuse(&given)
-}
-
-fn refuse(given: &[(&str, bool)]) -> Result<(), Error> {
-    match given.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::unsupported(*field, "creel does not apply this yet; leave it out")),
-        None => Ok(()),
+    if !linux.net_devices.is_empty() && !namespaces::has(&linux.namespaces, NamespaceKind::Network) {
+        let text = "without a network namespace there is nowhere to move network devices to";
+        return Err(Error::invalid("linux.netDevices", text));
     }
+    netdev::check(&linux.net_devices)?;
+    linux.intel_rdt.as_ref().map_or(Ok(()), rdt::check)
 }
 
 /// Refuses what is no absolute path.

@@ -160,3 +160,63 @@ pub(crate) fn security_modules_that_are_missing() {
     spec.linux.as_mut().unwrap().mount_label = Some("system_u:object_r:x:s0".into());
     text(run(&spec));
 }
+
+/// Network devices move, in a network namespace that stands for the host's.
+pub(crate) fn network_devices() {
+    let program = std::env::current_exe().unwrap();
+    let output =
+        std::process::Command::new("unshare").arg("-n").arg(program).arg("network_child").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "done\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The other side of [`network_devices`].
+pub(crate) fn network_child() {
+    let ip = |words: &str| {
+        let output = std::process::Command::new("ip").args(words.split(' ')).output().unwrap();
+        assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for name in ["one", "two", "three"] {
+        ip(&format!("link add {name} type veth peer name {name}-peer"));
+    }
+    ip("link set one mtu 1345 address 02:00:00:00:00:01 up");
+    ip("addr add 192.0.2.7/24 dev one");
+    ip("addr add 192.0.2.8/32 dev one scope link");
+    ip("-6 addr add 2001:db8::7/64 dev one nodad");
+    let dir = scratch();
+    let devices = |list: &[(&str, &str)]| {
+        let mut spec = shell(
+            "for f in /sys/class/net/*; do echo ${f##*/} $(cat $f/mtu $f/address $f/operstate); done; \
+                              ip addr show inside; cat /proc/net/if_inet6",
+        );
+        for (name, inside) in list {
+            let device = NetDevice { name: Some(inside.to_string()).filter(|name| !name.is_empty()) };
+            spec.linux.as_mut().unwrap().net_devices.insert(name.to_string(), device);
+        }
+        run_on(&spec, &overlay(dir.path()))
+    };
+    let seen = text(devices(&[("one", "inside"), ("two", "tmpl%d")]));
+    assert!(seen.contains("inside 1345 02:00:00:00:00:01"), "{seen}");
+    assert!(seen.contains("tmpl0 ") && seen.contains("192.0.2.7/24"), "{seen}");
+    assert!(!seen.contains("192.0.2.8"), "its scope is not global: {seen}");
+    assert!(seen.contains("20010db8000000000000000000000007"), "{seen}");
+    assert!(seen.contains("UP"), "{seen}");
+    assert!(!ip("link").contains(" one@"), "it is not on the host any more");
+    // All or nothing.
+    for (bad, word) in [
+        (&[("three", ""), ("nope", "")][..], "no such network device"),
+        (&[("three", "lo")], "already"),
+        (&[("lo", "x")], "loopback"),
+        (&[("three", "a/b")], "no name"),
+    ] {
+        let error = devices(bad).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+        assert!(ip("link").contains(" three@"), "{bad:?}");
+    }
+    let mut spec = shell("true");
+    spec.linux.as_mut().unwrap().net_devices.insert("three".into(), NetDevice::default());
+    spec.linux.as_mut().unwrap().namespaces.retain(|space| space.kind != NamespaceKind::Network);
+    assert!(run_on(&spec, &overlay(dir.path())).unwrap_err().to_string().starts_with("linux.netDevices: "));
+    println!("done");
+}

@@ -1,8 +1,14 @@
 //! Images and mounts that try to lead the runtime out of the container's root.
 
+mod hostile;
+mod races;
+
 use std::os::unix::fs::symlink;
 
 use creel_types::{Classify, ErrorKind};
+
+pub(crate) use hostile::*;
+pub(crate) use races::*;
 
 use crate::support::*;
 use crate::text;

@@ -1,0 +1,392 @@
+//! Network devices of the host that become the container's (runtime-spec, "Network Devices"), by rtnetlink(7).
+//!
+//! The creator does this when everything else is done: a virtual device would vanish with a container that fails. All
+//! that can be checked is checked before the first device is moved, and what was moved before a failure comes back.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use creel_types::spec::NetDevice;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::Error;
+use crate::error::plain;
+
+// linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h
+const ERROR: u16 = 2;
+const DONE: u16 = 3;
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESS: u16 = 22;
+const REQUEST: u16 = 0x1;
+const ACK: u16 = 0x4;
+const DUMP: u16 = 0x300;
+const CREATE: u16 = 0x400;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const PERMANENT: u32 = 0x80;
+/// What of an address's flags is its owner's wish: NODAD, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN.
+const KEPT_FLAGS: u32 = 0x02 | 0x10 | 0x100 | 0x200 | 0x400;
+const UNIVERSE: u8 = 0;
+const UP: u32 = libc::IFF_UP as u32;
+const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
+const HEADER: usize = 16;
+
+/// A message's type and body.
+type Reply = (u16, Vec<u8>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Link {
+    index: i32,
+    flags: u32,
+    name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Address {
+    index: u32,
+    family: u8,
+    prefix: u8,
+    scope: u8,
+    flags: u32,
+    /// `IFA_ADDRESS`, `IFA_LOCAL` and `IFA_BROADCAST`, as they came.
+    parts: Vec<(u16, Vec<u8>)>,
+}
+
+fn align(length: usize) -> usize {
+    (length + 3) & !3
+}
+
+fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    to.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(value);
+    to.resize(align(to.len()), 0);
+}
+
+/// Attributes of a message's body; what is cut short ends the list.
+fn attributes(mut body: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut list = Vec::new();
+    while let [a, b, c, d, ..] = *body {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let Some(value) = body.get(4..length) else { break };
+        // The two upper bits say how the value is to be read.
+        list.push((u16::from_ne_bytes([c, d]) & 0x3fff, value));
+        body = body.get(align(length)..).unwrap_or_default();
+    }
+    list
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn link(body: &[u8]) -> Option<Link> {
+    let (index, flags) = (word(body, 4)? as i32, word(body, 8)?);
+    let list = attributes(body.get(16..)?);
+    let name = list.iter().find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
+    let name = name.split(|byte| *byte == 0).next()?;
+    Some(Link { index, flags, name: String::from_utf8_lossy(name).into_owned() })
+}
+
+fn address(body: &[u8]) -> Option<Address> {
+    let &[family, prefix, flags, scope, ..] = body else { return None };
+    let list = attributes(body.get(8..)?);
+    let long = list.iter().find(|(kind, _)| *kind == IFA_FLAGS).and_then(|(_, value)| word(value, 0));
+    let kept = |kind: &u16| [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].contains(kind);
+    let parts =
+        list.iter().filter(|(kind, _)| kept(kind)).map(|(kind, value)| (*kind, value.to_vec())).collect();
+    let flags = long.unwrap_or(u32::from(flags));
+    Some(Address { index: word(body, 4)?, family, prefix, scope, flags, parts })
+}
+
+/// An rtnetlink socket; it speaks for the network namespace that it was opened in.
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    fn open() -> Result<Socket, Errno> {
+        // Protocol 0 is NETLINK_ROUTE.
+        let flags = SocketFlags::CLOEXEC;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// Sends one request; returns what came before its end or its acknowledgement.
+    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<Vec<Reply>, Errno> {
+        self.sequence += 1;
+        let mut message = Vec::with_capacity(HEADER + body.len());
+        message.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
+        message.extend_from_slice(&kind.to_ne_bytes());
+        message.extend_from_slice(&(REQUEST | flags).to_ne_bytes());
+        message.extend_from_slice(&self.sequence.to_ne_bytes());
+        message.extend_from_slice(&0u32.to_ne_bytes());
+        message.extend_from_slice(body);
+        rustix::net::send(&self.fd, &message, SendFlags::empty())?;
+        let mut replies = Vec::new();
+        let mut buf = vec![0u8; 64 * 1024];
+        loop {
+            let (n, _) =
+                rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut *buf, RecvFlags::empty()))?;
+            let mut rest = &buf[..n];
+            while let (Some(length), Some(sequence)) = (word(rest, 0), word(rest, 8)) {
+                let Some(message) = rest.get(HEADER..length as usize) else { return Err(Errno::PROTO) };
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                rest = rest.get(align(length as usize)..).unwrap_or_default();
+                match kind {
+                    _ if sequence != self.sequence => {}
+                    DONE => return Ok(replies),
+                    ERROR => {
+                        return match word(message, 0).map(|number| number as i32) {
+                            Some(0) => Ok(replies),
+                            Some(number) => Err(Errno::from_raw_os_error(-number)),
+                            None => Err(Errno::PROTO),
+                        };
+                    }
+                    kind => replies.push((kind, message.to_vec())),
+                }
+            }
+        }
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>, Errno> {
+        let replies = self.ask(GET_LINK, DUMP, &[0; 16])?;
+        Ok(replies.iter().filter(|(kind, _)| *kind == NEW_LINK).filter_map(|(_, body)| link(body)).collect())
+    }
+
+    fn addresses(&mut self) -> Result<Vec<Address>, Errno> {
+        let replies = self.ask(GET_ADDRESS, DUMP, &[0; 8])?;
+        let new = replies.iter().filter(|(kind, _)| *kind == NEW_ADDRESS);
+        Ok(new.filter_map(|(_, body)| address(body)).collect())
+    }
+
+    fn change(&mut self, index: i32, flags: u32, mask: u32, more: &[u8]) -> Result<(), Errno> {
+        let mut body = vec![0u8; 4];
+        body.extend_from_slice(&index.to_ne_bytes());
+        body.extend_from_slice(&flags.to_ne_bytes());
+        body.extend_from_slice(&mask.to_ne_bytes());
+        body.extend_from_slice(more);
+        self.ask(NEW_LINK, ACK, &body).map(drop)
+    }
+
+    fn add(&mut self, index: i32, address: &Address) -> Result<(), Errno> {
+        let mut body = vec![address.family, address.prefix, 0, address.scope];
+        body.extend_from_slice(&index.to_ne_bytes());
+        address.parts.iter().for_each(|(kind, value)| attribute(&mut body, *kind, value));
+        attribute(&mut body, IFA_FLAGS, &(address.flags & KEPT_FLAGS).to_ne_bytes());
+        match self.ask(NEW_ADDRESS, ACK | CREATE, &body) {
+            Err(Errno::EXIST) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+/// One device, with what it takes along.
+#[derive(Debug)]
+struct Move {
+    link: Link,
+    name: String,
+    addresses: Vec<Address>,
+}
+
+/// The moves, all checked: the devices are there, and their names are free on the other side.
+fn plan(
+    devices: &BTreeMap<String, NetDevice>,
+    host: &[Link],
+    addresses: &[Address],
+    inside: &[Link],
+) -> Result<Vec<Move>, Error> {
+    let mut moves: Vec<Move> = Vec::new();
+    for (name, device) in devices {
+        let field = format!("linux.netDevices.{name}");
+        let Some(link) = host.iter().find(|link| link.name == *name) else {
+            return Err(Error::invalid(field, "the host has no such network device"));
+        };
+        if link.flags & LOOPBACK != 0 {
+            return Err(Error::invalid(field, "a loopback device cannot be moved"));
+        }
+        let wanted = device.name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| name.clone());
+        let taken =
+            inside.iter().any(|link| link.name == wanted) || moves.iter().any(|other| other.name == wanted);
+        if taken && !wanted.contains("%d") {
+            let text = format!("the container has a network device {wanted} already");
+            return Err(Error::invalid(field, text));
+        }
+        let kept = |address: &&Address| {
+            address.index == link.index as u32 && address.scope == UNIVERSE && address.flags & PERMANENT != 0
+        };
+        let addresses = addresses.iter().filter(kept).cloned().collect();
+        moves.push(Move { link: link.clone(), name: wanted, addresses });
+    }
+    Ok(moves)
+}
+
+/// Moves one device and brings it up; returns its index on the other side.
+fn transfer(
+    from: &mut Socket,
+    to: &mut Socket,
+    namespace: &OwnedFd,
+    index: i32,
+    what: &Move,
+) -> Result<i32, Errno> {
+    let before = to.links()?;
+    let mut more = Vec::new();
+    attribute(&mut more, IFLA_NET_NS_FD, &(namespace.as_raw_fd() as u32).to_ne_bytes());
+    let name = [what.name.as_bytes(), &[0]].concat();
+    attribute(&mut more, IFLA_IFNAME, &name);
+    from.change(index, 0, 0, &more)?;
+    // The index may be another one there, and a template's name is the kernel's choice.
+    let after = to.links()?;
+    let arrived = after.iter().find(|link| !before.iter().any(|known| known.index == link.index));
+    let index = arrived.ok_or(Errno::NODEV)?.index;
+    for address in &what.addresses {
+        to.add(index, address)?;
+    }
+    to.change(index, UP, UP, &[])?;
+    Ok(index)
+}
+
+/// Moves the devices into the network namespace of `process`, a pidfd.
+///
+/// # Errors
+/// [`Error::Invalid`] for a device that is missing or a name that is taken, [`Error::Setup`] for what the kernel refuses;
+/// the devices are where they were then.
+pub(crate) fn move_all(devices: &BTreeMap<String, NetDevice>, process: impl AsFd) -> Result<(), Error> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let failed = |e: Errno| Error::setup("cannot move network devices into the container", plain(&e.into()));
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/proc/self/ns/net", flags, Mode::empty()).map_err(failed)?;
+    let mut host = Socket::open().map_err(failed)?;
+    let enter = |fd: &dyn AsFd| {
+        creel_sys::ns::setns(fd.as_fd(), creel_sys::clone::NEWNET)
+            .map_err(|e| Error::setup("cannot join the container's network namespace", plain(&e)))
+    };
+    enter(&process)?;
+    let opened = Socket::open()
+        .and_then(|socket| Ok((socket, rustix::fs::open("/proc/self/ns/net", flags, Mode::empty())?)));
+    enter(&own)?;
+    let (mut inside, theirs) = opened.map_err(failed)?;
+    let moves = plan(
+        devices,
+        &host.links().map_err(failed)?,
+        &host.addresses().map_err(failed)?,
+        &inside.links().map_err(failed)?,
+    )?;
+    let mut done: Vec<(i32, &Move)> = Vec::new();
+    for what in &moves {
+        match transfer(&mut host, &mut inside, &theirs, what.link.index, what) {
+            Ok(index) => done.push((index, what)),
+            Err(e) => {
+                for (index, what) in done.into_iter().rev() {
+                    let back = Move {
+                        name: what.link.name.clone(),
+                        link: what.link.clone(),
+                        addresses: what.addresses.clone(),
+                    };
+                    let _ = transfer(&mut inside, &mut host, &own, index, &back);
+                }
+                let text = format!("cannot move the network device {} into the container", what.link.name);
+                return Err(Error::setup(text, plain(&e.into())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a device's name on the host and its name inside, where `%d` stands for a number of the kernel's choice
+/// (`dev_valid_name`: at most 15 bytes, no slash, colon or blank).
+pub(crate) fn check(devices: &BTreeMap<String, NetDevice>) -> Result<(), Error> {
+    for (name, device) in devices {
+        let inside = device.name.as_deref().filter(|name| !name.is_empty());
+        for (text, template) in [(Some(name.as_str()), false), (inside, true)] {
+            let Some(text) = text else { continue };
+            let bare = if template { text.replacen("%d", "0", 1) } else { text.to_string() };
+            let bad = |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace();
+            if bare.is_empty() || text.len() > 15 || matches!(&*bare, "." | "..") || bare.contains(bad) {
+                let field = format!("linux.netDevices.{name}");
+                return Err(Error::invalid(field, format!("{text:?} is no name of a network device")));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(name: &str, inside: &str) -> BTreeMap<String, NetDevice> {
+        [(name.to_string(), NetDevice { name: Some(inside.into()) })].into()
+    }
+
+    #[test]
+    fn names() {
+        for (host, inside) in [("eth0", ""), ("eth0", "eth%d"), ("a.1", "x-y_z")] {
+            assert!(check(&named(host, inside)).is_ok(), "{host} {inside}");
+        }
+        for (host, inside) in [
+            ("", ""),
+            ("a/b", ""),
+            ("eth%d", ""),
+            ("x", "a b"),
+            ("x", ".."),
+            ("x", "0123456789abcdef"),
+            ("x", "%d%d"),
+            ("x", "%s"),
+        ] {
+            assert!(check(&named(host, inside)).is_err(), "{host} {inside}");
+        }
+    }
+
+    #[test]
+    fn plans() {
+        let link = |index, name: &str, flags| Link { index, flags, name: name.into() };
+        let host = [link(1, "lo", LOOPBACK | UP), link(2, "eth0", UP), link(3, "eth1", 0)];
+        let inside = [link(1, "lo", LOOPBACK), link(2, "eth1", 0)];
+        let address =
+            |index, scope, flags| Address { index, family: 2, prefix: 24, scope, flags, parts: vec![] };
+        let addresses = [
+            address(2, 0, PERMANENT),
+            address(2, 253, PERMANENT),
+            address(2, 0, 0),
+            address(3, 0, PERMANENT),
+        ];
+        let plan = |name: &str, to: &str| plan(&named(name, to), &host, &addresses, &inside);
+        let moves = plan("eth0", "").unwrap();
+        assert_eq!((moves[0].name.as_str(), &moves[0].addresses[..]), ("eth0", &addresses[..1]));
+        assert_eq!(plan("eth1", "new").unwrap()[0].name, "new");
+        assert!(plan("eth1", "").unwrap_err().to_string().contains("already"));
+        assert!(plan("eth1", "eth%d").is_ok());
+        assert!(plan("lo", "").is_err() && plan("eth7", "").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_to_its_end(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (link(&body), address(&body), attributes(&body));
+        }
+
+        #[test]
+        fn attributes_come_back(list in proptest::collection::vec((0u16..0x3fff, proptest::collection::vec(any::<u8>(), 0..20)), 0..5)) {
+            let mut body = Vec::new();
+            list.iter().for_each(|(kind, value)| attribute(&mut body, *kind, value));
+            let back: Vec<_> = attributes(&body).into_iter().map(|(kind, value)| (kind, value.to_vec())).collect();
+            prop_assert_eq!(back, list);
+        }
+    }
+}
