@@ -188,6 +188,21 @@ fn a_hook_that_fails_leaves_nothing() {
     place.finish();
 }
 
+#[test]
+fn a_poststart_hook_that_fails_ends_the_container() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("h", &["sleep", "1000"], |spec| {
+        spec["hooks"] = json!({ "poststart": [{ "path": "/bin/false" }] });
+    });
+    place.create("h", &bundle);
+    let pid = place.pid("h");
+    assert!(place.fails(1, &["start", "h"]).contains("poststart"));
+    assert!(!lives(pid));
+    assert_eq!(place.fails(1, &["state", "h"]), "container does not exist");
+    assert!(place.fails(1, &["run", "--bundle", bundle.to_str().unwrap(), "h"]).contains("poststart"));
+    place.finish();
+}
+
 fn spawn(place: &Place, args: &[&str]) -> Child {
     place.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
