@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use creel_runtime::hooks::{self, State};
+use creel_types::spec::Spec;
 
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -66,6 +67,7 @@ impl Loaded {
 
 /// `start ID`.
 pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
+    let root = Root::open(&o.root)?.ok_or(Error::NotExist)?;
     let loaded = load_locked(o, id)?;
     match loaded.status() {
         Status::Created => {}
@@ -78,23 +80,54 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     let Some(connection) = loaded.entry.connect_gate()? else {
         return Err(Error::State("cannot start a container that has stopped".into()));
     };
-    let warnings = creel_runtime::open_gate(connection).map_err(crate::create::not_started)?;
+    let spec = loaded.entry.spec()?;
+    let warnings = match creel_runtime::open_gate(connection) {
+        Ok(warnings) => warnings,
+        Err(error) => {
+            let hook_failed = failed_in_hook(&error);
+            let error = crate::create::not_started(error);
+            if hook_failed {
+                end(o, &root, &loaded);
+            }
+            return Err(error);
+        }
+    };
     warnings.iter().for_each(|warning| o.log.warn(warning));
     loaded.entry.remove_gate();
-    let hooks = loaded.entry.spec()?.hooks.unwrap_or_default();
-    let record = &loaded.record;
+    if let Err(error) = poststart(&loaded.record, &spec) {
+        end(o, &root, &loaded);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Whether a hook of kind startContainer is what failed.
+fn failed_in_hook(error: &creel_runtime::Error) -> bool {
+    matches!(error, creel_runtime::Error::Step { step, message, .. }
+        if step.contains("startContainer") || message.contains("startContainer"))
+}
+
+/// A hook has failed: the container is stopped and deleted (runtime-spec, "Lifecycle", steps 7, 9 and 12).
+fn end(o: &Options, root: &Root, loaded: &Loaded) {
+    if let Err(error) = crate::delete::destroy(o, root, &loaded.entry, &loaded.record) {
+        o.log.warn(&error.to_string());
+    }
+}
+
+/// Runs the hooks of kind poststart; the first that fails ends it.
+pub(crate) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
+    let Some(list) = spec.hooks.as_ref().map(|hooks| &hooks.poststart).filter(|list| !list.is_empty()) else {
+        return Ok(());
+    };
     let state = State {
         oci_version: &record.oci_version,
-        id,
+        id: &record.id,
         status: Status::Running.word(),
         pid: record.pid,
         bundle: record.bundle.as_ref(),
         annotations: &record.annotations,
     };
-    if let Err(error) = hooks::run("poststart", &hooks.poststart, &state) {
-        o.log.warn(&error.to_string());
-    }
-    Ok(())
+    Ok(hooks::run("poststart", list, &state)?)
 }
 
 /// `state ID`.

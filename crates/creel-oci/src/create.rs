@@ -1,18 +1,21 @@
 //! `create` and `run`: from a bundle to a process that waits, or runs.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use creel_cgroup::Cgroup;
 use creel_runtime::{CreateOptions, Created, Gate, Life, Rootfs};
 use creel_types::spec::{NamespaceKind, Spec};
 
+use crate::container;
+use crate::criu;
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::foreground::Foreground;
 use crate::groups;
 use crate::inherited::Inherited;
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::order::{self, Order};
 use crate::procfs;
 use crate::record::{Group, Record};
@@ -56,12 +59,17 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         let console = created.console.take().filter(|_| !order.detach && terminal);
         let started = created.start().map_err(not_started)?;
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
+        container::poststart(&record, &order.spec)?;
         entry.unlock();
         Ok((foreground, started, console))
     })();
     let (foreground, started, console) = match made {
         Ok(made) => made,
         Err(error) => {
+            // It may run already.
+            if let Err(error) = delete::kill(&record) {
+                o.log.warn(&error.to_string());
+            }
             undo(o, &root, &entry, &record);
             return Err(error);
         }
@@ -74,6 +82,57 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
             o.log.warn(&error.to_string());
         }
+    }
+    Ok(code)
+}
+
+/// `restore`: as [`run`], but CRIU makes the processes.
+pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
+    let criu = criu::find()?;
+    let images = criu::image_dir(parsed)?;
+    let mut parsed = parsed.clone();
+    if let Some(work) = parsed.value("work-path").map(Path::new) {
+        // The current directory changes to the bundle.
+        let work = options::absolute(work)?;
+        parsed.set("work-path", work.into_os_string());
+    }
+    let order = Order::read(&parsed, parsed.on("detach"), &Inherited::default())?;
+    let (root, entry, mut record) = reserve(o, &order, id)?;
+    let made = (|| {
+        let foreground =
+            if order.detach { None } else { Some(Foreground::prepare(!parsed.on("no-subreaper"))?) };
+        let cgroup = groups::make(o, &record.group, &order.spec)?;
+        record.group = cgroup.clone().map_or(Group::None, Group::Made);
+        entry.store(&record)?;
+        let what =
+            criu::Restoring { id, spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
+        let pid = criu::restore(o, &parsed, &what, &criu, &images)?;
+        record.pid = pid;
+        record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
+        entry.store(&record)?;
+        let pidfd = creel_sys::pidfd::open(pid).map_err(|e| Error::call("the restored process is gone", e))?;
+        if let Some(path) = &order.pid_file {
+            order::write_pid(path, pid)?;
+        }
+        container::poststart(&record, &order.spec)?;
+        entry.unlock();
+        Ok((foreground, pidfd))
+    })();
+    let (foreground, pidfd) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            if let Err(error) = delete::kill(&record) {
+                o.log.warn(&error.to_string());
+            }
+            undo(o, &root, &entry, &record);
+            return Err(error);
+        }
+    };
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.wait(record.pid, pidfd.as_fd(), None)?;
+    let gone = entry.lock().is_ok() && !entry.is_linked();
+    if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
+        o.log.warn(&error.to_string());
     }
     Ok(code)
 }
@@ -133,7 +192,14 @@ fn make(
         record.group = Group::None;
     }
     let rootfs = Rootfs::Directory(order.rootfs.clone());
-    let mut options = CreateOptions::new(entry.id(), &order.spec, &order.bundle, &rootfs);
+    // The library only warns of a hook of kind poststart that fails; here it ends the container.
+    let mut spec = std::borrow::Cow::Borrowed(&order.spec);
+    if order.spec.hooks.as_ref().is_some_and(|hooks| !hooks.poststart.is_empty())
+        && let Some(hooks) = &mut spec.to_mut().hooks
+    {
+        hooks.poststart.clear();
+    }
+    let mut options = CreateOptions::new(entry.id(), &spec, &order.bundle, &rootfs);
     options.stdio = order::own_stdio();
     options.cgroup = cgroup.as_ref().into();
     options.gate = gate;

@@ -89,7 +89,7 @@ pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::
 }
 
 /// Kills every process of the container, frozen or not, and waits until they have ended.
-fn kill(record: &Record) -> Result<()> {
+pub(crate) fn kill(record: &Record) -> Result<()> {
     let mut waiting = Vec::new();
     if record.pid > 0
         && let Ok(pidfd) = creel_sys::pidfd::open(record.pid)

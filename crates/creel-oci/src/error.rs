@@ -17,9 +17,9 @@ pub enum Error {
     /// No id was given.
     #[error("container id cannot be empty")]
     EmptyId,
-    /// The id has characters that are not allowed, or means another directory.
-    #[error("invalid container ID format")]
-    InvalidId,
+    /// The id has characters that are not allowed, or could mean another directory; the text says which.
+    #[error("invalid container ID format: {0} in the container ID")]
+    InvalidId(String),
     /// `create` of an id that is taken.
     #[error("container with given ID already exists")]
     Exists,
@@ -131,7 +131,7 @@ impl From<creel_cgroup::Error> for Error {
 impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Error::Usage(_) | Error::NoVerb(_) | Error::EmptyId | Error::InvalidId | Error::Invalid(_) => {
+            Error::Usage(_) | Error::NoVerb(_) | Error::EmptyId | Error::InvalidId(_) | Error::Invalid(_) => {
                 ErrorKind::InvalidArgument
             }
             Error::Exists | Error::NotRunning | Error::NotPaused | Error::State(_) => ErrorKind::Conflict,

@@ -44,7 +44,7 @@ pub(crate) fn exec(
     let detach = parsed.on("detach");
     let sockets = Sockets::open(parsed, process.terminal, detach)?;
     let pid_file = order::pid_file(parsed)?;
-    let preserve_fds = inherited.preserved()?;
+    let preserve_fds = inherited.preserved();
     inherited.announce(&mut process.env);
     let cgroup = loaded.record.group.open()?;
     let below: Vec<String> = parsed.all("cgroup").collect();
@@ -141,7 +141,11 @@ fn process(parsed: &Parsed, spec: &Spec, args: &[String]) -> Result<Process> {
             sets.ambient.extend(caps.iter().cloned());
         }
     }
-    process.env.extend(parsed.all("env"));
+    for entry in parsed.all("env") {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        process.env.retain(|old| old.split_once('=').is_none_or(|(old, _)| old != name));
+        process.env.push(entry);
+    }
     process.terminal = parsed.on("tty");
     if parsed.is_set("no-new-privs") {
         process.no_new_privileges = parsed.on("no-new-privs");
@@ -199,6 +203,8 @@ mod tests {
         assert_eq!((process.user.uid, process.user.gid), (7, 8));
         assert_eq!(process.user.additional_gids, [9]);
         assert_eq!(process.env.last().unwrap(), "B=2");
+        let env = read("-e TERM=dumb c ls").unwrap().env;
+        assert_eq!(env.iter().filter(|entry| entry.starts_with("TERM=")).collect::<Vec<_>>(), ["TERM=dumb"]);
         assert!(!process.no_new_privileges);
         let caps = process.capabilities.unwrap();
         assert!(caps.bounding.contains(&"CAP_SYS_PTRACE".to_owned()) && caps.inheritable.is_empty());

@@ -102,6 +102,11 @@ impl Parsed {
             .map(|(_, value)| value.to_string_lossy().into_owned())
     }
 
+    /// Replaces the value of a flag.
+    pub fn set(&mut self, name: &'static str, value: OsString) {
+        self.values.push((name, value));
+    }
+
     fn last(&self, name: &str) -> Option<&OsStr> {
         self.values.iter().rev().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_os_str())
     }

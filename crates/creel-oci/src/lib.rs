@@ -14,6 +14,7 @@
 
 mod container;
 mod create;
+mod criu;
 mod delete;
 mod error;
 mod events;
@@ -172,7 +173,8 @@ fn run(o: &Options, verb: &Verb, parsed: &Parsed, inherited: &Inherited) -> Resu
         Name::Events => events::events(o, parsed, id),
         Name::Features => features::features(),
         Name::Update => update::update(o, parsed, id),
-        Name::Checkpoint | Name::Restore => Err(Error::Invalid(format!("{} is not there yet", verb.word))),
+        Name::Checkpoint => criu::checkpoint(o, parsed, id),
+        Name::Restore => return create::restore(o, parsed, id),
     };
     done.map(|()| 0)
 }

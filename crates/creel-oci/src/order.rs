@@ -101,7 +101,7 @@ impl Order {
         }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let sockets = Sockets::open(&socket_flags, terminal, detach)?;
-        let preserve_fds = inherited.preserved()?;
+        let preserve_fds = inherited.preserved();
         if let Some(process) = &mut spec.process {
             inherited.announce(&mut process.env);
         }

@@ -1,0 +1,11 @@
+//! `creel oci` as its callers use it: the built program against a busybox bundle, every verb, and what may go wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod foreground;
+mod lifecycle;
+mod limits;
+mod misuse;
+mod processes;
+mod support;
+mod texts;
