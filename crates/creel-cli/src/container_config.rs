@@ -219,7 +219,7 @@ fn modes(flags: &Parsed) -> Result<(), String> {
         ("cgroupns", &["host", "private"], "CGROUP"),
     ] {
         let Some(mode) = flags.some(flag) else { continue };
-        if !known.contains(&mode) && !(flag == "pid" && mode.starts_with("container:")) {
+        if !(known.contains(&mode) || flag == "pid" && mode.starts_with("container:")) {
             return Err(format!("--{flag}: invalid {word} mode"));
         }
     }

@@ -1,4 +1,5 @@
 //! The init layer over several kinds of images.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: an unwrap is an assertion")]
 
 mod common;
 

@@ -104,13 +104,13 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let cgroup = groups::make(o, &record.group, &order.spec)?;
         record.group = cgroup.clone().map_or(Group::None, Group::Made);
         entry.store(&record)?;
-        let what =
-            criu::Restoring { id, spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
+        let what = criu::Restoring { id, spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
         let pid = criu::restore(o, &parsed, &what, &criu, &images)?;
         record.pid = pid;
         record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         entry.store(&record)?;
-        let pidfd = creel_sys::pidfd::open(pid).map_err(|e| Error::call("the restored process is gone", e))?;
+        let pidfd =
+            creel_sys::pidfd::open(pid).map_err(|e| Error::call("the restored process is gone", e))?;
         if let Some(path) = &order.pid_file {
             order::write_pid(path, pid)?;
         }

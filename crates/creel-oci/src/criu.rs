@@ -80,7 +80,8 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
         args.push("--skip-in-flight".into());
     }
     if let Some(fd) = parsed.number("status-fd").filter(|fd| *fd >= 0) {
-        let fd = i32::try_from(fd).map_err(|_| Error::Invalid(format!("invalid --status-fd argument {fd}")))?;
+        let fd =
+            i32::try_from(fd).map_err(|_| Error::Invalid(format!("invalid --status-fd argument {fd}")))?;
         creel_sys::close_range::inherit(fd)
             .map_err(|e| Error::call(&format!("invalid --status-fd argument {fd}"), e))?;
         args.extend(["--status-fd".into(), fd.to_string().into()]);
@@ -116,7 +117,13 @@ pub(crate) struct Restoring<'a> {
 }
 
 /// Has CRIU bring the processes back as children of this one; returns the first one's process id.
-pub(crate) fn restore(o: &Options, parsed: &Parsed, what: &Restoring<'_>, criu: &Path, images: &Path) -> Result<i32> {
+pub(crate) fn restore(
+    o: &Options,
+    parsed: &Parsed,
+    what: &Restoring<'_>,
+    criu: &Path,
+    images: &Path,
+) -> Result<i32> {
     let beside = match std::fs::read(images.join(OWN_FILE)) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map_err(|e| Error::Invalid(format!("{}: {e}", images.join(OWN_FILE).display())))?,
@@ -177,7 +184,11 @@ impl Prepared {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let envp = vec![text(&[OsString::from("PATH="), path].into_iter().collect::<OsString>())?];
         let entry = what.cgroup.map(Cgroup::entry).transpose()?;
-        Ok(Prepared { exec: Exec::new(text(criu.as_os_str())?, argv, envp), entry, rootfs: what.rootfs.to_owned() })
+        Ok(Prepared {
+            exec: Exec::new(text(criu.as_os_str())?, argv, envp),
+            entry,
+            rootfs: what.rootfs.to_owned(),
+        })
     }
 
     /// Runs CRIU in the container's control group and in a mount namespace of its own, in which the container's root is

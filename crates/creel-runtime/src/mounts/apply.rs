@@ -207,7 +207,7 @@ fn change(root: BorrowedFd<'_>, destination: &str, options: &MountOptions) -> Re
     if !seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(nothing());
     }
-    if !options.bind && !(options.superblock.is_empty() && options.data.is_empty()) {
+    if !(options.bind || options.superblock.is_empty() && options.data.is_empty()) {
         let flags = sys::FsPickFlags::FSPICK_EMPTY_PATH | sys::FsPickFlags::FSPICK_CLOEXEC;
         let fs = sys::fspick(&target, c"", flags)?;
         configure(&fs, options, &[])?;

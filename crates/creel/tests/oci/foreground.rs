@@ -15,7 +15,8 @@ use crate::support::{Place, eventually, text};
 #[test]
 fn signals_reach_the_program() {
     let Some(place) = Place::new() else { return };
-    let script = "trap 'echo term; exit 5' TERM; trap 'echo usr1' USR1; echo ready; while :; do sleep 0.02; done";
+    let script =
+        "trap 'echo term; exit 5' TERM; trap 'echo usr1' USR1; echo ready; while :; do sleep 0.02; done";
     let bundle = place.bundle("s", &["sh", "-c", script], |_| {});
     let mut command = place.command(&["run", "--bundle", bundle.to_str().unwrap(), "s"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -139,7 +140,9 @@ fn a_container_in_the_foreground_ends_with_its_runtime() {
     let Some(place) = Place::new() else { return };
     let bundle = place.bundle("k", &["sleep", "1000"], |_| {});
     let mut child = place.command(&["run", "--bundle", bundle.to_str().unwrap(), "k"]).spawn().unwrap();
-    eventually("the start", || place.call(&["state", "k"]).status.success() && place.status("k") == "running");
+    eventually("the start", || {
+        place.call(&["state", "k"]).status.success() && place.status("k") == "running"
+    });
     std::thread::sleep(Duration::from_millis(20));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -16,7 +16,9 @@ fn an_id_never_leads_out_of_the_root() {
     fs::create_dir_all(&outside).unwrap();
     fs::write(outside.join("state.json"), "{}").unwrap();
     for id in ["../outside", "..", ".", "a/b", "/etc", "a b", "ä", ""] {
-        for args in [&["state", id][..], &["delete", "--force", id], &["kill", id], &["create", "-b", bundle, id]] {
+        for args in
+            [&["state", id][..], &["delete", "--force", id], &["kill", id], &["create", "-b", bundle, id]]
+        {
             let output = place.call(args);
             assert_eq!(output.status.code(), Some(1), "{args:?}");
         }
@@ -93,7 +95,10 @@ fn wrong_configurations_make_nothing() {
     tried(&|spec| spec["process"]["args"] = json!([]), "args must not be empty");
     tried(&|spec| spec["process"]["cwd"] = json!("x"), "Cwd must be an absolute path");
     tried(&|spec| spec["root"]["path"] = json!("/nonexistent"), "/nonexistent");
-    tried(&|spec| spec["mounts"] = json!([{ "destination": "/x", "type": "nonsense", "source": "x" }]), "nonsense");
+    tried(
+        &|spec| spec["mounts"] = json!([{ "destination": "/x", "type": "nonsense", "source": "x" }]),
+        "nonsense",
+    );
     tried(&|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": "many" }), "limit");
     place.finish();
 }

@@ -15,7 +15,10 @@ use crate::support::{CREEL, Place, eventually, lives, text};
 fn exec_gives_the_program_s_code_and_streams() {
     let Some(place) = Place::new() else { return };
     place.running("c");
-    assert_eq!(place.ok(&["exec", "c", "echo", "-n", "--flags", "are the program's"]), "--flags are the program's");
+    assert_eq!(
+        place.ok(&["exec", "c", "echo", "-n", "--flags", "are the program's"]),
+        "--flags are the program's"
+    );
     for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
         assert_eq!(place.call(&["exec", "c", "sh", "-c", script]).status.code(), Some(code), "{script}");
     }
@@ -32,8 +35,20 @@ fn exec_s_flags_and_process_files() {
     let Some(place) = Place::new() else { return };
     place.running("c");
     let said = place.ok(&[
-        "exec", "--cwd", "/tmp", "-e", "A=b c", "--user", "1000:100", "-g", "7", "--additional-gids=8", "c", "sh",
-        "-c", "pwd; echo $A $HOME; id -u; id -G; grep NoNewPrivs /proc/self/status",
+        "exec",
+        "--cwd",
+        "/tmp",
+        "-e",
+        "A=b c",
+        "--user",
+        "1000:100",
+        "-g",
+        "7",
+        "--additional-gids=8",
+        "c",
+        "sh",
+        "-c",
+        "pwd; echo $A $HOME; id -u; id -G; grep NoNewPrivs /proc/self/status",
     ]);
     assert_eq!(said, "/tmp\nb c /\n1000\n100 7 8\nNoNewPrivs:\t1");
     let file = place.dir.path().join("process.json");
@@ -105,10 +120,11 @@ fn a_terminal_is_sent_to_the_console_socket() {
     let socket = place.dir.path().join("console.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let socket = socket.to_str().unwrap();
-    let bundle = place.bundle("t", &["sh", "-c", "tty; stty size; read -r x; echo got $x; exec sleep 1000"], |spec| {
-        spec["process"]["terminal"] = json!(true);
-        spec["process"]["consoleSize"] = json!({ "height": 33, "width": 77 });
-    });
+    let bundle =
+        place.bundle("t", &["sh", "-c", "tty; stty size; read -r x; echo got $x; exec sleep 1000"], |spec| {
+            spec["process"]["terminal"] = json!(true);
+            spec["process"]["consoleSize"] = json!({ "height": 33, "width": 77 });
+        });
     let bundle = bundle.to_str().unwrap();
     assert_eq!(
         place.fails(1, &["create", "--bundle", bundle, "t"]),

@@ -185,9 +185,10 @@ impl Place {
 
     /// The directory of a container's cgroup in the hierarchy that has this file.
     pub(crate) fn cgroup_file(&self, id: &str, names: &[&str]) -> PathBuf {
-        let files = self.parents().into_iter().flat_map(|parent| {
-            names.iter().map(move |name| parent.join(id).join(name)).collect::<Vec<_>>()
-        });
+        let files = self
+            .parents()
+            .into_iter()
+            .flat_map(|parent| names.iter().map(move |name| parent.join(id).join(name)).collect::<Vec<_>>());
         let mut files = files.filter(|path| path.exists());
         files.next().unwrap_or_else(|| panic!("no hierarchy has {names:?}"))
     }
@@ -205,7 +206,8 @@ impl Place {
 
     /// Checks that nothing is left: no state, no cgroup, no process, no mount.
     pub(crate) fn finish(self) {
-        let left: Vec<_> = fs::read_dir(self.root()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let left: Vec<_> =
+            fs::read_dir(self.root()).into_iter().flatten().flatten().map(|e| e.path()).collect();
         assert_eq!(left, Vec::<PathBuf>::new(), "state is left");
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "cgroups are left");
         let here = self.dir.path().to_str().unwrap();

@@ -90,7 +90,9 @@ fn the_log_is_where_and_how_it_was_asked() {
     assert!(line["time"].as_str().unwrap().ends_with('Z'));
     place.call(&["--log", path, "state", "x"]);
     let second = fs::read_to_string(&log).unwrap().lines().nth(1).unwrap().to_owned();
-    assert!(second.starts_with("time=\"") && second.ends_with("level=error msg=\"container does not exist\""));
+    assert!(
+        second.starts_with("time=\"") && second.ends_with("level=error msg=\"container does not exist\"")
+    );
 }
 
 #[test]
@@ -103,8 +105,23 @@ fn what_the_program_tells_of_itself() {
     let features: Value = serde_json::from_str(&place.ok(&["features"])).unwrap();
     assert_eq!((&features["ociVersionMin"], &features["ociVersionMax"]), (&json!("1.0.0"), &json!("1.3.0")));
     for verb in [
-        "checkpoint", "create", "delete", "events", "exec", "features", "kill", "list", "pause", "ps", "restore",
-        "resume", "run", "spec", "start", "state", "update",
+        "checkpoint",
+        "create",
+        "delete",
+        "events",
+        "exec",
+        "features",
+        "kill",
+        "list",
+        "pause",
+        "ps",
+        "restore",
+        "resume",
+        "run",
+        "spec",
+        "start",
+        "state",
+        "update",
     ] {
         for flag in ["--help", "-h"] {
             let help = place.ok(&[verb, flag]);
