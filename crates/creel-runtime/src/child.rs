@@ -114,6 +114,14 @@ struct Init {
     timings: Vec<Timing>,
 }
 
+/// A device is neither executed nor does it give anybody rights.
+fn device_options() -> MountOptions {
+    MountOptions {
+        attributes: Attributes { set: sys::ATTR_NOSUID | sys::ATTR_NOEXEC, clear: 0 },
+        ..MountOptions::default()
+    }
+}
+
 fn read_only() -> MountOptions {
     MountOptions {
         attributes: Attributes { set: sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV, clear: 0 },
@@ -196,7 +204,8 @@ impl Init {
             Step::Device { device } => make_device(self.root()?, device),
             Step::BindDevice { device } => {
                 let tree = self.sources.next_tree()?;
-                apply::bind(self.root()?, &device.path, tree, &MountOptions::default()).map(drop)
+                dev_parent(self.root()?, &device.path)?;
+                apply::bind(self.root()?, &device.path, tree, &device_options()).map(drop)
             }
             Step::Link { path, target } => make_link(self.root()?, path, target),
             Step::Console { size } => {
@@ -365,8 +374,22 @@ pub(crate) fn join_cgroup(entry: Option<Entry>) -> Result<(), Fault> {
     entry.map_or(Ok(()), |entry| entry.join_v1()).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
 }
 
+/// The directory for something below `/dev`, which must be an ordinary one: what the runtime puts there by itself shall
+/// not be put where an image's link leads (CVE-2026-41579).
+fn dev_parent<'p>(root: BorrowedFd<'_>, place: &'p str) -> Result<(OwnedFd, &'p str), Fault> {
+    if place.starts_with("/dev/") {
+        let (dev, _) = path::ensure_parent(root, "/dev/x")?;
+        let named = rustix::fs::statat(root, "dev", AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(named.st_mode) != FileType::Directory || !path::is_dir(&dev)? {
+            let text = "/dev is a symbolic link of the image; it must be an ordinary directory";
+            return Err(Fault::new(ErrorKind::InvalidArgument, text));
+        }
+    }
+    path::ensure_parent(root, place)
+}
+
 fn make_device(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fault> {
-    let (dir, name) = path::ensure_parent(root, &device.path)?;
+    let (dir, name) = dev_parent(root, &device.path)?;
     let number = creel_sys::dev::makedev(device.major, device.minor);
     let text = std::ffi::CString::new(name).map_err(|_| Fault::from(Errno::INVAL))?;
     match creel_sys::dev::mknodat(&dir, &text, device.kind | device.mode, number) {
@@ -388,7 +411,7 @@ fn make_device(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fault> {
 }
 
 fn make_link(root: BorrowedFd<'_>, place: &str, target: &str) -> Result<(), Fault> {
-    let (dir, name) = path::ensure_parent(root, place)?;
+    let (dir, name) = dev_parent(root, place)?;
     match rustix::fs::symlinkat(target, &dir, name) {
         Err(Errno::EXIST) if place == "/dev/ptmx" => {
             // A ptmx that the image brought would be the host's.

@@ -18,7 +18,9 @@ use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
 use crate::sources::{self, Sources};
-use crate::{CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, namespaces, netdev, plan, rdt};
+use crate::{
+    CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, mounts, namespaces, netdev, plan, rdt,
+};
 
 /// A container's process that is set up and waits at its gate. Dropped before [`Created::start`], it is killed and
 /// reaped.
@@ -134,13 +136,14 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let facts = if wants_cgroups { Facts::gather()? } else { Facts::default() };
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
+    let warnings = mounts::warnings(&plan.steps);
     let linux = o.spec.linux.as_ref();
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
     let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,
         id: o.id,
-        status: "created",
+        status: "creating",
         pid: 0,
         bundle: o.bundle,
         annotations: &o.spec.annotations,
@@ -248,6 +251,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         child.warnings.push(format!("the OOM score adjustment {score} was not set: {e}"));
     }
 
+    child.warnings.extend(warnings);
     timings.append(&mut child.timings);
     timings.push(("create".to_string(), micros(begun)));
     let pidfd = child

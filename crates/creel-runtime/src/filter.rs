@@ -4,7 +4,7 @@
 //! The agent's descriptor comes into being in the child, who could send it only with system calls that the filter may
 //! already stop, for ever if nobody listens yet. So the child makes none: it says beforehand which number the
 //! descriptor will have, loads the filter, and spins on a word of shared memory while the one who opened its gate takes
-//! the descriptor (pidfd_getfd(2)), sends it to the agent, and writes the word. The next system call is the execve.
+//! the descriptor (pidfd_getfd(2)), sends it to the agent, and writes the word. From then on there is somebody who answers.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -87,6 +87,12 @@ impl Filter {
     pub(crate) fn compile(wanted: Option<&Seccomp>, state: &State<'_>) -> Result<Option<Filter>, Error> {
         let Some(wanted) = wanted else { return Ok(None) };
         let mut flags = wanted.flags.iter().try_fold(0, |all, word| flag(word).map(|bit| all | bit))?;
+        // crun's annotation; the specification lets unknown names be passed over.
+        if state.annotations.get("run.oci.seccomp_fail_unknown_syscall").is_some_and(|yes| yes == "1")
+            && let Some(name) = seccomp::unknown(wanted)
+        {
+            return Err(Error::invalid("linux.seccomp", format!("unknown system call {name}")));
+        }
         let program = seccomp::compile(wanted).map_err(|e| Error::invalid("linux.seccomp", e.to_string()))?;
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let path = given(&wanted.listener_path);
@@ -115,7 +121,7 @@ impl Filter {
     }
 
     /// Loads it into the calling process. With notifications this returns when the agent has the descriptor; no system
-    /// call is made after the filter holds.
+    /// call is made between.
     pub(crate) fn load(&self, reporter: &Reporter) -> Result<(), Fault> {
         let Some(notice) = &self.notice else {
             return Ok(sys::load(&self.program, self.flags).map(drop)?);

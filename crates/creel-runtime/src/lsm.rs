@@ -11,12 +11,8 @@ pub(crate) fn selinux_is_on() -> bool {
     rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|stat| stat.f_type as u64 == SELINUX_MAGIC)
 }
 
-/// Whether AppArmor is on (apparmor(7)).
-fn apparmor_is_on() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
-}
-
-/// Refuses a label or a profile that nothing here would enforce.
+/// Refuses a label that nothing here would enforce. (A profile of AppArmor, which callers set without looking whether it
+/// is there, is only warned about: see `process`.)
 ///
 /// # Errors
 /// [`Error::Unsupported`].
@@ -25,10 +21,6 @@ pub(crate) fn check(process: &Process) -> Result<(), Error> {
     if given(&process.selinux_label) && !selinux_is_on() {
         let text = "SELinux is disabled or not supported here; leave the label out";
         return Err(Error::unsupported("process.selinuxLabel", text));
-    }
-    if given(&process.apparmor_profile) && !apparmor_is_on() {
-        let text = "AppArmor is disabled or not supported here; leave the profile out";
-        return Err(Error::unsupported("process.apparmorProfile", text));
     }
     Ok(())
 }

@@ -379,13 +379,23 @@ pub fn plan(
         steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }
     if let Some(process) = process {
-        steps.push(Step::Process { process: Box::new(process::plan(process, &linux)?) });
+        let mut process = process::plan(process, &linux)?;
+        process.keep_groups = annotation(spec, "run.oci.keep_original_groups");
+        steps.push(Step::Process { process: Box::new(process) });
+    }
+    // The agent gets its listener while the container is created, which callers wait for before they start it. From here
+    // on the filter holds for this program's own last calls, too, and the agent answers for those that it names.
+    let seccomp = linux.seccomp.as_ref();
+    let notifies =
+        seccomp.is_some_and(|filter| filter.syscalls.iter().any(|r| r.action == "SCMP_ACT_NOTIFY"));
+    if notifies {
+        steps.push(Step::Seccomp);
     }
     steps.push(Step::Gate);
     if !hooks.start_container.is_empty() {
         steps.push(Step::StartContainerHooks { count: hooks.start_container.len() });
     }
-    if linux.seccomp.is_some() {
+    if seccomp.is_some() && !notifies {
         steps.push(Step::Seccomp);
     }
     steps.push(Step::Execute);
@@ -406,6 +416,11 @@ pub fn plan(
         join_pid: joined(NamespaceKind::Pid),
         steps,
     })
+}
+
+/// Whether an annotation says yes.
+fn annotation(spec: &Spec, name: &str) -> bool {
+    spec.annotations.get(name).is_some_and(|value| matches!(value.as_str(), "1" | "true"))
 }
 
 fn namespace_steps(id: &str, spec: &Spec, linux: &Linux, wishes: Wishes<'_>, steps: &mut Vec<Step>) {

@@ -9,7 +9,7 @@ use creel_sys::signal::SignalSet;
 use creel_sys::{close_range, process as sys, rlimit, sched, signal};
 use creel_types::ErrorKind;
 use creel_types::spec::{Linux, Personality, Process, Scheduler};
-use rustix::fs::{FileType, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use serde::Serialize;
 
 use crate::error::{Fault, plain};
@@ -65,6 +65,9 @@ pub struct ProcessPlan {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// Whether the creator's supplementary groups stay, too (crun's annotation `run.oci.keep_original_groups`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_groups: bool,
     /// File mode creation mask.
     pub umask: u32,
     /// Capability sets.
@@ -146,7 +149,7 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
             ambient: mask(&sets.ambient),
         };
         if !unknown.is_empty() {
-            warnings.push(format!("unknown capabilities were left out: {}", unknown.join(", ")));
+            warnings.push(left_out(&unknown));
         }
     }
     let limits = process
@@ -173,6 +176,7 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
         uid: process.user.uid,
         gid: process.user.gid,
         groups: process.user.additional_gids.clone(),
+        keep_groups: false,
         umask: process.user.umask.unwrap_or(0o022) & 0o777,
         capabilities,
         limits,
@@ -196,6 +200,12 @@ fn personality(wanted: &Personality) -> Result<u32, Error> {
         "LINUX32" => Ok(8),
         other => Err(Error::invalid("linux.personality.domain", format!("{other} is no execution domain"))),
     }
+}
+
+/// The warning in runc's words, which tests and tools look for.
+fn left_out<T: AsRef<str>>(names: &[T]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" "))
 }
 
 /// Of a name that is given twice the last value counts, at the place of the first.
@@ -263,7 +273,13 @@ fn limits(plan: &ProcessPlan, procfs: Option<&Procfs>, reporter: &Reporter) -> R
             Err(fault) if fault.errno == Some(libc::ENOENT) => procfs.write_own("attr/exec", &text),
             other => other,
         };
-        written.map_err(|fault| fault.context(format!("AppArmor profile {profile}")))?;
+        match written {
+            // What is left of the interface where AppArmor is not the one behind it.
+            Err(fault) if fault.errno == Some(libc::EINVAL) => reporter.warn(format!(
+                "the AppArmor profile {profile} was not set: AppArmor is disabled or not supported here"
+            )),
+            other => other.map_err(|fault| fault.context(format!("AppArmor profile {profile}")))?,
+        }
     }
     if let Some(label) = &plan.selinux
         && let Some(procfs) = procfs
@@ -280,7 +296,7 @@ pub(crate) fn needs_procfs(plan: &ProcessPlan) -> bool {
 }
 
 /// Makes the descriptors 0, 1 and 2, and lets nothing else through the execve.
-fn streams(streams: &Streams, uid: u32, preserve: &[i32]) -> Result<(), Fault> {
+fn streams(streams: &Streams, (uid, gid): (u32, u32), preserve: &[i32]) -> Result<(), Fault> {
     match streams {
         Streams::Terminal(slave) => {
             // The program's user must be able to open its own terminal again.
@@ -296,7 +312,7 @@ fn streams(streams: &Streams, uid: u32, preserve: &[i32]) -> Result<(), Fault> {
                 let stat = rustix::fs::fstat(file)?;
                 // Through /dev/stdout a program opens its pipe anew, with its own rights.
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != uid {
-                    let _ = rustix::fs::fchown(file, Some(Uid::from_raw(uid)), None);
+                    let _ = rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
                 }
             }
         }
@@ -318,13 +334,11 @@ fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result
     if missing != 0 {
         let names: Vec<&str> =
             (0..64).filter(|n| missing & 1 << n != 0).map(|n| caps::name(n).unwrap_or("?")).collect();
-        reporter.warn(format!(
-            "capabilities that creel itself does not have were left out: {}",
-            names.join(", ")
-        ));
+        reporter.warn(left_out(&names));
     }
     let keeps = wanted.permitted | wanted.effective | wanted.ambient | wanted.inheritable;
-    match sys::setgroups(&plan.groups) {
+    let groups = if plan.keep_groups { Ok(()) } else { sys::setgroups(&plan.groups) };
+    match groups {
         // A user namespace may deny it (user_namespaces(7)): then there are no groups to drop either.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && plan.groups.is_empty() => {}
         other => other.map_err(|e| Fault::from(e).context("supplementary groups"))?,
@@ -410,7 +424,7 @@ pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec
     limits(plan, around.procfs, around.reporter)?;
     // A child just cloned leads no process group, so this cannot fail for that reason.
     sys::setsid()?;
-    streams(around.streams, plan.uid, around.preserve_fds)
+    streams(around.streams, (plan.uid, plan.gid), around.preserve_fds)
         .map_err(|fault| fault.context("standard descriptors"))?;
     let mut env = plan.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {

@@ -62,6 +62,9 @@ pub(crate) fn scheduler(wanted: &Scheduler) -> Result<SchedAttr, Error> {
     if policy != 6 && (wanted.runtime, wanted.deadline, wanted.period) != (0, 0, 0) {
         return Err(wrong("runtime", "runtime, deadline and period are SCHED_DEADLINE's".into()));
     }
+    if policy == 6 {
+        deadline(wanted)?;
+    }
     let mut attr = SchedAttr::default();
     attr.policy = policy;
     attr.flags = flags;
@@ -70,6 +73,34 @@ pub(crate) fn scheduler(wanted: &Scheduler) -> Result<SchedAttr, Error> {
         u32::try_from(wanted.priority).map_err(|_| wrong("priority", "it cannot be negative".into()))?;
     (attr.runtime, attr.deadline, attr.period) = (wanted.runtime, wanted.deadline, wanted.period);
     Ok(attr)
+}
+
+/// What sched_setattr(2) would only call EINVAL, in crun's words.
+fn deadline(wanted: &Scheduler) -> Result<(), Error> {
+    const LEAST: u64 = 1024;
+    let wrong = |field: &str, text: String| {
+        let text = format!("sched_setattr: `SCHED_DEADLINE` {text}");
+        Err(Error::invalid(format!("process.scheduler.{field}"), text))
+    };
+    let Scheduler { runtime, deadline, period, .. } = *wanted;
+    if runtime == 0 {
+        let text = "requires `runtime`: sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0";
+        return wrong("runtime", text.into());
+    }
+    if deadline == 0 {
+        return wrong("deadline", "requires `deadline`".into());
+    }
+    let most = 1 << 63;
+    if !(LEAST..most).contains(&runtime) {
+        return wrong("runtime", format!("runtime {runtime} must be between {LEAST} and {}", most - 1));
+    }
+    if runtime > deadline {
+        return wrong("runtime", format!("runtime {runtime} must be <= deadline {deadline}"));
+    }
+    if period != 0 && deadline > period {
+        return wrong("deadline", format!("deadline {deadline} must be <= period {period}"));
+    }
+    Ok(())
 }
 
 /// Class and level of an I/O priority.
@@ -198,8 +229,21 @@ mod tests {
         ] {
             assert!(scheduler(&wrong).is_err(), "{wrong:?}");
         }
-        let deadline = Scheduler { runtime: 1, deadline: 2, period: 3, ..of("SCHED_DEADLINE") };
-        assert_eq!(scheduler(&deadline).unwrap().deadline, 2);
+        let deadline = |runtime, deadline, period| {
+            scheduler(&Scheduler { runtime, deadline, period, ..of("SCHED_DEADLINE") })
+        };
+        assert_eq!(deadline(1024, 2000, 3000).unwrap().deadline, 2000);
+        assert!(deadline(1024, 2000, 0).is_ok());
+        for wrong in [
+            (0, 1, 1),
+            (1024, 0, 3000),
+            (1023, 2000, 3000),
+            (3000, 2000, 4000),
+            (1024, 3000, 2000),
+            (1 << 63, 1 << 63, 0),
+        ] {
+            assert!(deadline(wrong.0, wrong.1, wrong.2).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

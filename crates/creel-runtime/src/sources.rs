@@ -7,14 +7,15 @@
 use std::os::fd::OwnedFd;
 
 use creel_types::ErrorKind;
-use creel_types::spec::NamespaceKind;
-use rustix::fs::{FileType, Mode, OFlags};
+use creel_types::spec::{IdMapping, NamespaceKind};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
 use crate::error::{Error, Fault, plain};
-use crate::mounts::MountStep;
 use crate::mounts::apply;
 use crate::mounts::idmapped::Maps;
+use crate::mounts::{MountOptions, MountStep};
 use crate::plan::{InitPlan, Step};
 use crate::{idmap, namespaces, rootfs};
 
@@ -73,6 +74,7 @@ impl Sources {
         }
         let mut trees = Vec::new();
         let mut maps = Maps::default();
+        let mut made = MadeDevices::default();
         for step in &plan.steps {
             trees.push(match step {
                 Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } } => {
@@ -83,7 +85,10 @@ impl Sources {
                     tree
                 }
                 Step::BindInit { source, .. } => apply::open_source(source, false)?,
-                Step::BindDevice { device } => open_device(device)?,
+                Step::BindDevice { device } => match made.tree(device, &plan.steps)? {
+                    Some(tree) => tree,
+                    None => open_device(device)?,
+                },
                 _ => continue,
             });
         }
@@ -121,6 +126,59 @@ pub(crate) fn open_namespace(kind: NamespaceKind, path: &str) -> Result<OwnedFd,
             Err(Fault::new(ErrorKind::InvalidArgument, format!("{path} is no namespace: {}", plain(&e))))
         }
     }
+}
+
+/// Device nodes made by a creator who may, in a file system that nobody else sees: a user namespace cannot make its own,
+/// and the host's have the host's owners and modes.
+#[derive(Debug, Default)]
+struct MadeDevices {
+    place: Option<OwnedFd>,
+    count: u32,
+}
+
+impl MadeDevices {
+    /// `None` where that cannot be done: without the right to make nodes, or before Linux 6.15, whose mounts cannot be
+    /// copied before they are attached.
+    fn tree(&mut self, device: &DeviceNode, steps: &[Step]) -> Result<Option<OwnedFd>, Fault> {
+        let maps = steps.iter().find_map(|step| match step {
+            Step::UserNamespace { uid_mappings, gid_mappings } => Some((uid_mappings, gid_mappings)),
+            _ => None,
+        });
+        let Some((uids, gids)) = maps else { return Ok(None) };
+        let (Some(uid), Some(gid)) = (host_id(uids, device.uid), host_id(gids, device.gid)) else {
+            return Ok(None);
+        };
+        if self.place.is_none() {
+            let mut options = MountOptions::default();
+            options.attributes.set = creel_sys::mount::ATTR_NOSUID | creel_sys::mount::ATTR_NOEXEC;
+            match apply::new_filesystem("tmpfs", "dev", &options, &[("mode", "755")]) {
+                Err(fault) if fault.errno == Some(libc::EPERM) => return Ok(None),
+                made => self.place = Some(made?),
+            }
+        }
+        let Some(place) = &self.place else { return Ok(None) };
+        self.count += 1;
+        let name = std::ffi::CString::new(self.count.to_string()).map_err(|_| Fault::from(Errno::INVAL))?;
+        let number = creel_sys::dev::makedev(device.major, device.minor);
+        let old = creel_sys::process::umask(0);
+        let result = creel_sys::dev::mknodat(place, &name, device.kind | device.mode, number);
+        creel_sys::process::umask(old);
+        match result {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => return Ok(None),
+            other => other?,
+        }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(place, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rustix::fs::openat(place, &name, flags, Mode::empty())?;
+        Ok(apply::clone_of(&node, false).ok())
+    }
+}
+
+/// The id on the host that a container's id is mapped to.
+fn host_id(maps: &[IdMapping], id: u32) -> Option<u32> {
+    let map = maps.iter().find(|map| id.checked_sub(map.container_id).is_some_and(|at| at < map.size))?;
+    map.host_id.checked_add(id - map.container_id)
 }
 
 /// The host's node of the same name, if it is that device.

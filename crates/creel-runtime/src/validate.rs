@@ -115,7 +115,12 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
             return Err(Error::invalid(field, "without a UTS namespace the host would be renamed"));
         }
     }
-    for name in linux.sysctl.keys() {
+    for (name, value) in &linux.sysctl {
+        let other = spec.domainname.as_ref().is_some_and(|domain| !domain.is_empty() && domain != value);
+        if other && matches!(name.as_str(), "kernel.domainname" | "kernel/domainname") {
+            let field = format!("linux.sysctl.{name}");
+            return Err(Error::invalid(field, "domainname says something else"));
+        }
         check_sysctl(name, spaces)?;
     }
     Ok(())
@@ -198,8 +203,10 @@ fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
         NamespaceKind::Ipc
     } else if dotted.starts_with("net.") {
         NamespaceKind::Network
-    } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+    } else if dotted == "kernel.domainname" {
         NamespaceKind::Uts
+    } else if dotted == "kernel.hostname" {
+        return Err(Error::invalid(field, "use hostname, which says the same in one place"));
     } else {
         return Err(Error::invalid(
             field,
@@ -214,10 +221,12 @@ fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
 }
 
 fn check_linux(linux: &Linux) -> Result<(), Error> {
-    for (field, list) in [("maskedPaths", &linux.masked_paths), ("readonlyPaths", &linux.readonly_paths)] {
-        for (index, path) in list.iter().enumerate() {
-            absolute(&format!("linux.{field}[{index}]"), path)?;
-        }
+    for (index, path) in linux.masked_paths.iter().enumerate() {
+        absolute(&format!("linux.maskedPaths[{index}]"), path)?;
+    }
+    // Relative ones are taken as beginning at the root, as runc does: more is protected then, not less.
+    if linux.readonly_paths.iter().any(|path| path.contains('\0')) {
+        return Err(Error::invalid("linux.readonlyPaths", "a path holds a NUL"));
     }
     if let Some(word) = linux.rootfs_propagation.as_deref()
         && mounts::options::propagation(word).is_none()

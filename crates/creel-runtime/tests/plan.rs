@@ -234,7 +234,7 @@ fn refusals() {
         Step::Process { process } => Some(process.warnings.clone()),
         _ => None,
     });
-    assert_eq!(warnings.unwrap(), ["unknown capabilities were left out: CAP_FLY"]);
+    assert_eq!(warnings.unwrap(), ["ignoring unknown or unavailable capabilities: [CAP_FLY]"]);
     let mut spec = docker_like(&["sh"]);
     spec.linux.as_mut().unwrap().sysctl.insert("vm.swappiness".into(), "1".into());
     titles(

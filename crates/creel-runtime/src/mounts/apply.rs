@@ -128,9 +128,12 @@ fn directory(root: BorrowedFd<'_>, destination: &str, strict: bool) -> Result<(O
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         return match openat2::open_with(root, path::relative(destination), flags, 0, resolve) {
+            // The first words are runc's; its callers look for them.
             Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(Fault::new(
                 ErrorKind::InvalidArgument,
-                format!("the image has a symbolic link in {destination}; it must be an ordinary directory"),
+                format!(
+                    "it must be mounted on ordinary directory; the image has a symbolic link in {destination}"
+                ),
             )),
             other => Ok((other?, existed)),
         };
@@ -149,8 +152,11 @@ pub(crate) fn mount(
 ) -> Result<OwnedFd, Fault> {
     match step {
         MountStep::New { destination, filesystem, source, options, label, .. } => {
-            let (target, existed) =
-                directory(root, destination, matches!(filesystem.as_str(), "proc" | "sysfs"))?;
+            let (target, existed) = directory(
+                root,
+                destination,
+                destination == "/dev" || matches!(&**filesystem, "proc" | "sysfs"),
+            )?;
             let mut more = Vec::new();
             if let Some(label) = label.as_deref().filter(|_| lsm::selinux_is_on()) {
                 more.push(("context", label));

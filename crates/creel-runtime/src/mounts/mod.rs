@@ -14,7 +14,20 @@ use serde::Serialize;
 pub use cgroup::{CgroupHierarchy, cgroup_hierarchies};
 pub use options::{Attributes, MountOptions, Propagation};
 
+use crate::plan::Step;
 use crate::{Error, Facts, namespaces, validate};
+
+/// What of the mounts' options is passed over: a bind mount has no file system of its own that could read any.
+pub(crate) fn warnings(steps: &[Step]) -> Vec<String> {
+    let one = |step: &Step| match step {
+        Step::Mount { mount: MountStep::Bind { destination, options, .. } } if !options.data.is_empty() => {
+            let names: Vec<&str> = options.data.iter().map(|(name, _)| name.as_str()).collect();
+            Some(format!("options of the bind mount {destination} were left out: {}", names.join(", ")))
+        }
+        _ => None,
+    };
+    steps.iter().filter_map(one).collect()
+}
 
 /// How the owners of an idmapped mount's files are shown (mount_setattr(2), "ID-mapped mounts").
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -165,9 +178,6 @@ fn plan_one(
         let source = mount.source.as_deref().unwrap_or("");
         if source.is_empty() || source.contains('\0') {
             return Err(Error::invalid(format!("{field}.source"), "a bind mount needs a path to bind"));
-        }
-        if let Some((name, _)) = options.data.first() {
-            return Err(Error::invalid(field, format!("a bind mount has no option {name}")));
         }
         let source = bundle.join(source).display().to_string();
         return Ok(MountStep::Bind { destination, source, id_map, options });

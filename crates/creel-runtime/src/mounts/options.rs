@@ -173,8 +173,7 @@ fn superblock(words: &mut Vec<&'static str>, word: &str) -> bool {
 /// `silent` are about the kernel's log, to which this API does not write.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a word that the kernel cannot be given; also for what a file system would have to read in the
-/// options of a bind mount, which has none.
+/// [`Error::Invalid`] for a word that the kernel cannot be given.
 pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
     let mut options = MountOptions::default();
     for word in words {
@@ -213,10 +212,9 @@ pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
         // What a new file system is anyway need not be said.
         options.superblock.retain(|word| SUPERBLOCK.iter().any(|(on, _)| on == word));
     }
-    if options.bind
-        && let Some((name, _)) = options.data.first()
-    {
-        return Err(Error::invalid(field, format!("a bind mount has no option {name}")));
+    // crun's way to say it; silence here would show files with the wrong owners.
+    if options.bind && options.data.iter().any(|(name, _)| matches!(&**name, "idmap" | "ridmap")) {
+        return Err(Error::invalid(field, "use uidMappings and gidMappings with the option idmap"));
     }
     Ok(options)
 }
@@ -269,7 +267,7 @@ mod tests {
                 ("newinstance".to_string(), None)
             ]
         );
-        assert!(parse("m", &["bind".to_string(), "size=1".to_string()]).is_err());
+        assert!(parse("m", &["bind".to_string(), "idmap=uids=0-1-1".to_string()]).is_err());
     }
 
     proptest! {

@@ -53,6 +53,16 @@ pub fn compile(filter: &Seccomp) -> Result<Vec<Instruction>, Error> {
     program(filter, &covered(filter, Arch::native()?)?)
 }
 
+/// The first name in a filter that no architecture known here has a call for.
+pub fn unknown(filter: &Seccomp) -> Option<&str> {
+    let tables: Vec<_> =
+        [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm].map(|arch| arch.calls()).into();
+    let known = |name: &str| {
+        tables.iter().any(|calls| calls.contains_key(name)) || Arch::X86.multiplexer(name).is_some()
+    };
+    filter.syscalls.iter().flat_map(|rule| &rule.names).map(String::as_str).find(|name| !known(name))
+}
+
 /// The architectures that a filter covers on a machine: its native one, and those named that have a table here.
 pub(super) fn covered(filter: &Seccomp, native: Arch) -> Result<Vec<Arch>, Error> {
     let mut arches = vec![native];

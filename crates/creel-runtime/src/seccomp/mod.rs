@@ -15,7 +15,7 @@ mod profile;
 #[cfg(test)]
 mod tests;
 
-pub use compile::compile;
+pub use compile::{compile, unknown};
 pub use docker::from_docker_json;
 pub use error::Error;
 pub use profile::default_profile;

@@ -59,7 +59,7 @@ pub(crate) fn working_directories_of_the_host() {
     let script = "ls ../../../../../../../../../..";
     let mut refused = 0;
     for base in ["/proc/self/fd", "/proc/thread-self/fd", "/dev/fd", "/proc/1/fd", "/link"] {
-        for number in 0..40 {
+        for number in 0..16 {
             let cwd = if base == "/link" {
                 let _ = std::fs::remove_file(path(&dir, "root/link"));
                 symlink(format!("/proc/self/fd/{number}"), path(&dir, "root/link")).unwrap();
@@ -81,7 +81,7 @@ pub(crate) fn working_directories_of_the_host() {
             }
         }
     }
-    assert!(refused > 100, "{refused}");
+    assert!(refused > 40, "{refused}");
     drop(careless);
 }
 

@@ -52,10 +52,19 @@ pub(crate) fn links_where_proc_and_dev_should_be() {
     assert!(
         std::fs::metadata("/dev/null").unwrap().file_type() != std::fs::metadata("/").unwrap().file_type()
     );
-    let dir = scratch();
-    std::fs::remove_dir(path(&dir, "root/dev")).unwrap();
-    symlink("/tmp", path(&dir, "root/dev")).unwrap();
-    assert_eq!(text(run_on(&shell("ls /tmp/null"), &overlay(dir.path()))), "/tmp/null\n");
+    // Also one that stays inside, with and without a mount over it.
+    for mounted in [true, false] {
+        let dir = scratch();
+        std::fs::remove_dir(path(&dir, "root/dev")).unwrap();
+        symlink("/tmp", path(&dir, "root/dev")).unwrap();
+        let mut spec = shell("true");
+        if !mounted {
+            spec.mounts.retain(|mount| !mount.destination.starts_with("/dev"));
+        }
+        let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+        assert!(error.contains("/dev") && error.contains("ordinary directory"), "{error}");
+        assert_eq!(std::fs::read_dir(path(&dir, "root/tmp")).unwrap().count(), 0);
+    }
 }
 
 pub(crate) fn mounts_into_proc_are_refused() {

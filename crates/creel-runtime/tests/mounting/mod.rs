@@ -1,6 +1,6 @@
 //! What the specification says about mounts and devices, seen from inside.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use creel_runtime::Rootfs;
 use creel_types::spec::*;
@@ -288,15 +288,22 @@ pub(crate) fn devices_in_a_user_namespace() {
     linux.gid_mappings = linux.uid_mappings.clone();
     let seen = text(run_on(&spec, &overlay(dir.path())));
     assert_eq!(seen, "character special file 1:7\ncharacter special file 1:5\n2\n");
-    // The name of one device with the numbers of another.
+    // One that the host does not have, with an owner and a mode of its own.
+    spec.process.as_mut().unwrap().args[2] =
+        "stat -c '%F %t:%T %a %u:%g' /dev/other; grep ' /dev/other ' /proc/self/mountinfo".into();
     spec.linux.as_mut().unwrap().devices.push(Device {
-        path: "/dev/zero".into(),
-        kind: "c".into(),
+        path: "/dev/other".into(),
+        kind: "b".into(),
         major: 1,
-        minor: 1,
-        ..Device::default()
+        minor: 5,
+        file_mode: Some(0o157),
+        uid: Some(10),
+        gid: Some(11),
     });
-    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
-    assert!(error.contains("is not the device 1:1"), "{error}");
-    let _ = symlink("", "");
+    let seen = text(run_on(&spec, &overlay(dir.path())));
+    assert!(seen.starts_with("block special file 1:5 157 10:11\n"), "{seen}");
+    assert!(shown(&seen, "/dev/other").0.contains("nosuid,noexec"), "{seen}");
+    // An id that the namespace does not have: the host's node of that name would do, and there is none.
+    spec.linux.as_mut().unwrap().devices[0].uid = Some(70_000);
+    assert!(run_on(&spec, &overlay(dir.path())).is_err());
 }

@@ -123,7 +123,7 @@ pub(crate) fn notifications() {
     assert_eq!(told["pid"], started.pid);
     assert_eq!(told["metadata"], "some words");
     let state = &told["state"];
-    assert_eq!((&state["id"], &state["status"]), (&"test".into(), &"created".into()));
+    assert_eq!((&state["id"], &state["status"]), (&"test".into(), &"creating".into()));
     assert_eq!((&state["pid"], &state["bundle"]), (&started.pid.into(), &"/var/tmp".into()));
     assert_eq!(state["annotations"]["key"], "value");
     assert_eq!(state["annotations"]["long"], 300_000);
@@ -156,7 +156,7 @@ pub(crate) fn notifications_without_an_agent() {
     let mut spec = shell("echo never");
     spec.linux.as_mut().unwrap().seccomp = Some(notifying(&path(&dir, "nobody")));
     let (stdio, reader) = pipes();
-    let error = create(&spec, &overlay(dir.path()), stdio).unwrap().start().unwrap_err();
+    let error = create(&spec, &overlay(dir.path()), stdio).unwrap_err();
     assert!(error.to_string().starts_with("cannot send the filter's listener to "), "{error}");
     assert_eq!(read(reader), "");
 }
