@@ -48,7 +48,6 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
     let order = Order::read(parsed, parsed.on("detach"), inherited)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let keep = parsed.on("keep");
-    let terminal = order.spec.process.as_ref().is_some_and(|process| process.terminal);
     let made = (|| {
         // Signals and the end of children are kept from here on, so that none is missed.
         let foreground =
@@ -56,7 +55,12 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         let life = if order.detach { Life::Detached } else { Life::WithCreator };
         let mut created = make(o, &order, &entry, &mut record, Gate::Creator, life)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
-        let console = created.console.take().filter(|_| !order.detach && terminal);
+        let console = match &foreground {
+            Some(foreground) => {
+                created.console.take().map(|console| foreground.join(console)).transpose()?
+            }
+            None => None,
+        };
         let started = created.start().map_err(not_started)?;
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record, &order.spec)?;
@@ -67,7 +71,9 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         Ok(made) => made,
         Err(error) => {
             // It may run already.
-            if let Err(error) = delete::kill(&record) {
+            if !matches!(record.group, Group::Intended(..))
+                && let Err(error) = delete::kill(&record)
+            {
                 o.log.warn(&error.to_string());
             }
             undo(o, &root, &entry, &record);
@@ -121,7 +127,9 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
     let (foreground, pidfd) = match made {
         Ok(made) => made,
         Err(error) => {
-            if let Err(error) = delete::kill(&record) {
+            if !matches!(record.group, Group::Intended(..))
+                && let Err(error) = delete::kill(&record)
+            {
                 o.log.warn(&error.to_string());
             }
             undo(o, &root, &entry, &record);
@@ -157,6 +165,11 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     }
     let root = Root::make(&o.root)?;
     let entry = root.create(id)?;
+    // From the moment it is written down as ours, everything in the group may be killed.
+    if let Err(error) = record.group.refuse_occupied() {
+        let _ = root.remove(&entry);
+        return Err(error);
+    }
     let stored = entry.store_spec(&order.spec).and_then(|()| entry.store(&record));
     if let Err(error) = stored {
         let _ = root.remove(&entry);

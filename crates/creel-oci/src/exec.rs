@@ -5,7 +5,7 @@ use std::path::Path;
 
 use creel_cgroup::{Cgroup, Entry};
 use creel_runtime::{ExecOptions, Life};
-use creel_types::spec::{Process, Spec};
+use creel_types::spec::{self, Process, Spec};
 
 use crate::container;
 use crate::create::not_started;
@@ -52,7 +52,7 @@ pub(crate) fn exec(
     let init = loaded.init()?;
 
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
-    let execed = creel_runtime::exec(ExecOptions {
+    let mut waiting = creel_runtime::prepare_exec(ExecOptions {
         id: &loaded.record.id,
         bundle: loaded.record.bundle.as_ref(),
         target_pid: loaded.record.pid,
@@ -66,6 +66,11 @@ pub(crate) fn exec(
         preserve_fds,
     })
     .map_err(not_started)?;
+    let relay = match &foreground {
+        Some(foreground) => waiting.console.take().map(|console| foreground.join(console)).transpose()?,
+        None => None,
+    };
+    let execed = waiting.start().map_err(not_started)?;
     execed.warnings.iter().for_each(|warning| o.log.warn(warning));
     let told = sockets
         .send(execed.console.as_ref(), execed.pidfd.as_fd())
@@ -77,7 +82,7 @@ pub(crate) fn exec(
     }
     match foreground {
         None => Ok(0),
-        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), execed.console),
+        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), relay),
     }
 }
 
@@ -110,8 +115,7 @@ fn hands_down(cgroup: &Cgroup) -> bool {
 fn process(parsed: &Parsed, spec: &Spec, args: &[String]) -> Result<Process> {
     if let Some(path) = parsed.value("process").map(Path::new) {
         let bytes = std::fs::read(path).map_err(|e| Error::on("open", path, e))?;
-        return serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())));
+        return spec::from_json(&bytes).map_err(|e| Error::Invalid(format!("{}: {e}", path.display())));
     }
     if args.is_empty() {
         return Err(Error::Invalid("exec args cannot be empty".into()));

@@ -34,9 +34,14 @@ impl Foreground {
         Ok(Foreground { signals: signal::signalfd(SignalSet::ALL).map_err(failed)? })
     }
 
+    /// Joins a process's terminal to the caller's; to be done before the program runs, so that it sees a terminal of the
+    /// right size from the beginning.
+    pub(crate) fn join(&self, master: OwnedFd) -> Result<Relay> {
+        Relay::begin(master)
+    }
+
     /// Waits for the end of a child; returns its exit code, or 128 + the signal that ended it.
-    pub(crate) fn wait(self, pid: i32, pidfd: BorrowedFd<'_>, console: Option<OwnedFd>) -> Result<i32> {
-        let mut relay = console.map(Relay::begin).transpose()?;
+    pub(crate) fn wait(self, pid: i32, pidfd: BorrowedFd<'_>, mut relay: Option<Relay>) -> Result<i32> {
         loop {
             let ended = self.turn(pid, pidfd, relay.as_mut())?;
             if let Some(ended) = ended {
@@ -102,8 +107,8 @@ fn reap(pid: i32) -> Option<Ended> {
     found
 }
 
-/// Between a container's terminal and the caller's streams.
-struct Relay {
+/// Between a container's terminal and the caller's streams. Dropped, it gives the caller's terminal back as it was.
+pub(crate) struct Relay {
     master: OwnedFd,
     /// The caller's own terminal, and how it was before.
     host: Option<(OwnedFd, Termios)>,

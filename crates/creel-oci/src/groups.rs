@@ -84,6 +84,18 @@ impl Group {
         self.open()?.ok_or_else(|| Error::State(format!("cannot {verb}: the container has no control group")))
     }
 
+    /// Refuses a group in which somebody else's processes are.
+    pub(crate) fn refuse_occupied(&self) -> Result<()> {
+        let pids = match self.open()? {
+            Some(cgroup) => cgroup.pids().unwrap_or_default(),
+            None => return Ok(()),
+        };
+        match pids.len() {
+            0 => Ok(()),
+            many => Err(Error::State(format!("container's cgroup is not empty: {many} process(es) found"))),
+        }
+    }
+
     /// Removes it; one that is gone is no error.
     pub(crate) fn remove(&self) -> Result<()> {
         match self.open()? {

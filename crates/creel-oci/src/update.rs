@@ -121,7 +121,7 @@ fn document(path: &Path) -> Result<Resources> {
     } else {
         bytes = std::fs::read(path).map_err(|e| Error::on("open", path, e))?;
     }
-    serde_json::from_slice(&bytes).map_err(|e| Error::Invalid(format!("resources: {e}")))
+    creel_types::spec::from_json(&bytes).map_err(|e| Error::Invalid(format!("resources: {e}")))
 }
 
 /// Limits from single flags.

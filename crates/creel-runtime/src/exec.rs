@@ -36,6 +36,17 @@ pub struct Execed {
     pub warnings: Vec<String>,
 }
 
+/// A process of [`prepare_exec`] that is set up and waits. Dropped, it is killed and reaped.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Process id in the caller's pid namespace.
+    pub pid: i32,
+    /// Master of the terminal, when one was asked for.
+    pub console: Option<OwnedFd>,
+    child: cloned::Child,
+    begun: Instant,
+}
+
 struct Luggage {
     target: OwnedFd,
     namespaces: u64,
@@ -58,6 +69,14 @@ struct Luggage {
 /// # Errors
 /// [`Error::Program`] with Docker's 127 and 126; [`Error::Setup`] of kind Conflict when the container has ended.
 pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
+    prepare_exec(o)?.start()
+}
+
+/// As [`exec`], but the process waits for [`Waiting::start`]: its terminal can be made ready before the program sees it.
+///
+/// # Errors
+/// As [`exec`].
+pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     let begun = Instant::now();
     validate::check_process(o.process)?;
     lsm::check(o.process)?;
@@ -118,13 +137,23 @@ pub fn exec(o: ExecOptions<'_>) -> Result<Execed, Error> {
     };
     drop(held);
     child.ready(&mut |_, _| Ok(()))?;
-    child.go()?;
-    let (pid, console) = (child.pid, child.console.take());
-    let warnings = std::mem::take(&mut child.warnings);
-    let mut timings = std::mem::take(&mut child.timings);
-    timings.push(("exec".into(), u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)));
-    let pidfd = child.release().ok_or_else(|| Error::setup("cannot exec", "the process is gone"))?;
-    Ok(Execed { pid, pidfd, console, timings, warnings })
+    Ok(Waiting { pid: child.pid, console: child.console.take(), child, begun })
+}
+
+impl Waiting {
+    /// Lets the program run; returns when the kernel has accepted it.
+    ///
+    /// # Errors
+    /// As [`exec`].
+    pub fn start(self) -> Result<Execed, Error> {
+        let Waiting { pid, console, mut child, begun } = self;
+        child.go()?;
+        let warnings = std::mem::take(&mut child.warnings);
+        let mut timings = std::mem::take(&mut child.timings);
+        timings.push(("exec".into(), u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)));
+        let pidfd = child.release().ok_or_else(|| Error::setup("cannot exec", "the process is gone"))?;
+        Ok(Execed { pid, pidfd, console, timings, warnings })
+    }
 }
 
 fn run(luggage: Luggage, reporter: Reporter) -> i32 {

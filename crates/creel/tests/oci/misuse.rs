@@ -85,7 +85,7 @@ fn an_occupied_cgroup_is_left_alone() {
 fn wrong_configurations_make_nothing() {
     let Some(place) = Place::new() else { return };
     let root = place.root();
-    let mut tried = |change: &dyn Fn(&mut serde_json::Value), part: &str| {
+    let tried = |change: &dyn Fn(&mut serde_json::Value), part: &str| {
         let bundle = place.bundle("w", &["true"], |spec| change(spec));
         let said = place.fails(1, &["create", "--bundle", bundle.to_str().unwrap(), "w"]);
         assert!(said.contains(part), "{said}");

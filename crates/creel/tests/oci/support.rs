@@ -136,7 +136,9 @@ impl Place {
         assert_eq!(output.status.code(), Some(code), "{}: {said}", line(args));
         let marker = "level=error msg=";
         let at = said.find(marker).unwrap_or_else(|| panic!("{}: no error line: {said}", line(args)));
-        said[at + marker.len()..].trim_end().trim_matches('"').replace("\\\"", "\"")
+        let said = said[at + marker.len()..].trim_end();
+        let said = said.strip_prefix('"').and_then(|said| said.strip_suffix('"')).unwrap_or(said);
+        said.replace("\\\"", "\"")
     }
 
     /// `create` with the bundle of that name.
