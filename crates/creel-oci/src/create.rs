@@ -56,9 +56,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         let mut created = make(o, &order, &entry, &mut record, Gate::Creator, life)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
         let console = match &foreground {
-            Some(foreground) => {
-                created.console.take().map(|console| foreground.join(console)).transpose()?
-            }
+            Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
             None => None,
         };
         let started = created.start().map_err(not_started)?;

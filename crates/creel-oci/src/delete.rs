@@ -1,10 +1,12 @@
 //! `delete`, and the end of a container however it comes.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use creel_cgroup::Cgroup;
 use creel_runtime::hooks::{self, State};
+use creel_types::spec::{NamespaceKind, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, Result};
@@ -62,6 +64,9 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
 pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
     kill(record)?;
     let spec = entry.spec();
+    if let Ok(spec) = &spec {
+        tidy_host_root(spec, record.bundle.as_ref())?;
+    }
     record.group.remove()?;
     root.remove(entry)?;
     if let Ok(spec) = spec {
@@ -69,6 +74,17 @@ pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) 
         poststop(o, record, &hooks.poststop);
     }
     Ok(())
+}
+
+/// Without a mount namespace of its own, a container's mounts were made in its creator's, and outlive it.
+fn tidy_host_root(spec: &Spec, bundle: &Path) -> Result<()> {
+    let spaces = spec.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
+    match &spec.root {
+        Some(root) if !spaces.iter().any(|space| space.kind == NamespaceKind::Mount) => {
+            Ok(creel_runtime::rootfs::unmount_below(&bundle.join(&root.path))?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Runs the hooks; one that fails is told, and the next is run (runtime-spec, "Poststop").

@@ -190,6 +190,10 @@ impl Init {
                 self.root = Some(rootfs::mount(rootfs, self.sources.root.take())?);
                 Ok(())
             }
+            Step::HostRoot { path } => {
+                self.root = Some(rootfs::place(path)?);
+                Ok(())
+            }
             Step::Mount { mount } => {
                 let source = match mount {
                     MountStep::Bind { .. } => Some(self.sources.next_tree()?),

@@ -71,7 +71,7 @@ pub struct Started {
     pub console: Option<OwnedFd>,
     /// From the opening of the gate to the kernel's accepting the program, in microseconds.
     pub timings: Vec<Timing>,
-    /// What could not be done exactly as asked, and hooks of kind poststart that failed.
+    /// What could not be done exactly as asked.
     pub warnings: Vec<String>,
 }
 
@@ -226,15 +226,17 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
             None => Ok(()),
         },
         (Ask::Hooks, _) => {
-            let state = State {
+            let mut state = State {
                 oci_version: &o.spec.oci_version,
                 id: o.id,
-                status: "creating",
+                // What hooks of this kind are told since before the others existed.
+                status: "created",
                 pid,
                 bundle: o.bundle,
                 annotations: &o.spec.annotations,
             };
             hooks::run("prestart", &spec_hooks.prestart, &state)?;
+            state.status = "creating";
             hooks::run("createRuntime", &spec_hooks.create_runtime, &state)
         }
         (Ask::IdMaps, None) => Ok(()),
@@ -311,14 +313,14 @@ impl Created {
     ///
     /// # Errors
     /// [`Error::Program`] or [`Error::Step`] when it has not; the process is gone then. [`Error::Setup`] when the gate
-    /// is a socket.
+    /// is a socket, or when a hook of kind poststart failed: the process has been killed, and is the caller's to reap.
     pub fn start(mut self) -> Result<Started, Error> {
         let begun = Instant::now();
         if !self.waits_for_creator {
             return Err(Error::setup("cannot start the container", "its gate is a socket"));
         }
         self.child.go()?;
-        let mut warnings = std::mem::take(&mut self.child.warnings);
+        let warnings = std::mem::take(&mut self.child.warnings);
         let pid = self.pid;
         self.child.release();
         let state = State {
@@ -329,9 +331,10 @@ impl Created {
             bundle: &self.bundle,
             annotations: &self.annotations,
         };
-        // The specification: a hook of this kind that fails is logged, and the container goes on.
         if let Err(e) = hooks::run("poststart", &self.poststart, &state) {
-            warnings.push(e.to_string());
+            // runtime-spec, "Lifecycle", step 10: the container is stopped. Its parent, the caller, reaps it.
+            let _ = creel_sys::pidfd::send_signal(&self.pidfd, libc::SIGKILL);
+            return Err(e);
         }
         Ok(Started {
             pid,

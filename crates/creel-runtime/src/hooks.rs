@@ -42,7 +42,9 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
     for (index, hook) in hooks.iter().enumerate() {
         // The first words are those of runc, which its callers look for.
         let what = format!("error running {kind} hook #{index}: {}", hook.path);
-        run_one(hook, state).map_err(|reason| Error::setup(what, reason))?;
+        // Where hooks of this kind run, there is no bundle.
+        let dir = (kind != "startContainer").then_some(state.bundle);
+        run_one(hook, state, dir).map_err(|reason| Error::setup(what, reason))?;
     }
     Ok(())
 }
@@ -50,7 +52,7 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
 /// How much of what a hook said an error quotes.
 const QUOTED: u64 = 4096;
 
-fn run_one(hook: &Hook, state: &State<'_>) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &State<'_>, dir: Option<&Path>) -> Result<(), String> {
     let words = |e: &std::io::Error| crate::error::plain(e);
     // A file in memory and not a pipe: a process that the hook leaves behind may keep it open for as long as it likes.
     let said = rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map_err(|e| words(&e.into()))?;
@@ -62,6 +64,9 @@ fn run_one(hook: &Hook, state: &State<'_>) -> Result<(), String> {
         command.arg0(name).args(args);
     }
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    if let Some(dir) = dir.filter(|dir| dir.is_dir()) {
+        command.current_dir(dir);
+    }
     let mut child = command.spawn().map_err(|e| words(&e))?;
     let text = serde_json::to_vec(state).map_err(|e| e.to_string())?;
     if let Some(mut stdin) = child.stdin.take() {

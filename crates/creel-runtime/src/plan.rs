@@ -4,7 +4,7 @@
 //! is small (clone, control group descriptors, the gate). `creel explain` prints it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
 use serde::Serialize;
@@ -104,6 +104,12 @@ pub enum Step {
     },
     /// Cuts the new mount namespace off from the host's: nothing mounted here is seen there.
     PrivateTree,
+    /// Takes a directory of the host for the root as it is: without a mount namespace of the container's, everything is
+    /// mounted in its creator's, below that directory.
+    HostRoot {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Mounts or binds the root file system.
     Root {
         /// From where.
@@ -228,7 +234,9 @@ impl Step {
             | Step::Keyring { .. }
             | Step::Hostname { .. }
             | Step::Domainname { .. } => "namespaces",
-            Step::OpenSources { .. } | Step::PrivateTree | Step::Root { .. } => "root",
+            Step::OpenSources { .. } | Step::PrivateTree | Step::HostRoot { .. } | Step::Root { .. } => {
+                "root"
+            }
             Step::Mount { .. } | Step::BindInit { .. } => "mounts",
             Step::Device { .. } | Step::BindDevice { .. } | Step::Link { .. } | Step::Console { .. } => {
                 "devices"
@@ -261,6 +269,7 @@ impl Step {
             Step::Domainname { name } => format!("set the domain name {name}"),
             Step::OpenSources { .. } => "open the sources of bind mounts".into(),
             Step::PrivateTree => "cut the mounts off from the host's".into(),
+            Step::HostRoot { path } => format!("open the root {}", path.display()),
             Step::Root { rootfs: Rootfs::Overlay { .. }, .. } => "mount the overlay root".into(),
             Step::Root { rootfs: Rootfs::Directory(path), .. } => format!("bind the root {}", path.display()),
             Step::Mount { mount } => format!("mount {} on {}", mount.label(), mount.destination()),
@@ -337,10 +346,19 @@ pub fn plan(
         steps.push(Step::OpenSources { count: binds });
     }
     let sealed = mounts.iter().filter(|mount| mount.is_sealed_later()).count();
-    steps.push(Step::PrivateTree);
+    let own_tree = namespaces::has(spaces, NamespaceKind::Mount);
     let propagation = linux.rootfs_propagation.as_deref().and_then(mounts::options::propagation);
     let slave = propagation.is_some_and(|change| change.mode == libc::MS_SLAVE);
-    steps.push(Step::Root { rootfs: rootfs.clone(), slave });
+    match rootfs {
+        _ if own_tree => {
+            steps.push(Step::PrivateTree);
+            steps.push(Step::Root { rootfs: rootfs.clone(), slave });
+        }
+        Rootfs::Directory(path) => steps.push(Step::HostRoot { path: path.clone() }),
+        Rootfs::Overlay { .. } => {
+            return Err(Error::invalid("linux.namespaces", "an overlay root needs a mount namespace"));
+        }
+    }
     steps.extend(mounts.into_iter().map(|mount| Step::Mount { mount }));
     let process = spec.process.as_ref();
     steps.extend(devices);
@@ -374,7 +392,7 @@ pub fn plan(
     if spec.root.as_ref().is_some_and(|root| root.readonly) {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(if wishes.pivot { Step::PivotRoot } else { Step::MoveRoot });
+    steps.push(if wishes.pivot && own_tree { Step::PivotRoot } else { Step::MoveRoot });
     if let Some(change) = propagation {
         steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }

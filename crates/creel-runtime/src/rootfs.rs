@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use creel_sys::mount::{self as sys, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 use crate::Rootfs;
-use crate::error::Fault;
+use crate::error::{Error, Fault};
 use crate::mounts::Propagation;
 use crate::mounts::apply;
 
@@ -39,8 +40,9 @@ pub(crate) fn detached(rootfs: &Rootfs, slave: bool) -> Result<Option<OwnedFd>, 
 
 /// Mounts the root, if that has not been done, and returns it, attached.
 ///
-/// It goes on top of this mount namespace's own root, so that no path has to be walked to it: absolute paths of this
-/// process still begin below it.
+/// A directory is mounted over itself, since hooks of kind createContainer look for the container's mounts there. What
+/// has no place of its own, or none that can be reached from here (a user namespace's root may not be let in), goes on
+/// top of this mount namespace's own root: absolute paths of this process still begin below it.
 pub(crate) fn mount(rootfs: &Rootfs, ready: Option<OwnedFd>) -> Result<OwnedFd, Fault> {
     let tree = match ready {
         Some(tree) => Some(tree),
@@ -48,7 +50,15 @@ pub(crate) fn mount(rootfs: &Rootfs, ready: Option<OwnedFd>) -> Result<OwnedFd, 
     };
     match (tree, rootfs) {
         (Some(tree), _) => {
-            sys::attach(&tree, &place(Path::new("/"))?)?;
+            let own = match rootfs {
+                Rootfs::Directory(path) => place(path).ok(),
+                Rootfs::Overlay { .. } => None,
+            };
+            let target = match own {
+                Some(own) => own,
+                None => place(Path::new("/"))?,
+            };
+            sys::attach(&tree, &target)?;
             Ok(tree)
         }
         (None, Rootfs::Overlay { lower, upper, work }) => old_overlay(lower, upper, work),
@@ -56,7 +66,8 @@ pub(crate) fn mount(rootfs: &Rootfs, ready: Option<OwnedFd>) -> Result<OwnedFd, 
     }
 }
 
-fn place(path: &Path) -> Result<OwnedFd, Fault> {
+/// A directory, to mount something on.
+pub(crate) fn place(path: &Path) -> Result<OwnedFd, Fault> {
     rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Fault::from(e).context(path.display()))
 }
@@ -120,4 +131,28 @@ fn old_overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, 
     sys::mount("overlay", upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(CWD, upper, flags, Mode::empty())?)
+}
+
+/// Unmounts everything below a directory: what a container without a mount namespace of its own leaves behind there.
+///
+/// # Errors
+/// [`Error::Setup`] when the mounts cannot be listed, or one cannot be unmounted; the others are all the same.
+pub fn unmount_below(root: &Path) -> Result<(), Error> {
+    let failed = |e: &std::io::Error| {
+        Error::setup(format!("cannot unmount what is below {}", root.display()), crate::error::plain(e))
+    };
+    let root = root.canonicalize().map_err(|e| failed(&e))?;
+    let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo").map_err(|e| failed(&e))?;
+    let mut result = Ok(());
+    // The latest first: it may lie on an earlier one.
+    for line in text.lines().rev() {
+        let place = PathBuf::from(crate::mounts::unescape(line.split(' ').nth(4).unwrap_or("")));
+        if place != root && place.starts_with(&root) {
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            if let Err(e) = rustix::mount::unmount(&place, flags) {
+                result = Err(failed(&e.into()));
+            }
+        }
+    }
+    result
 }

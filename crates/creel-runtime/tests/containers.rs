@@ -114,6 +114,7 @@ tests![
     the_group_is_joined_by_somebody_else,
     without_pivot_root,
     a_mount_namespace_is_joined,
+    without_a_mount_namespace,
     an_ordinary_user_runs_a_container,
     an_ordinary_user_execs_into_his_container,
     what_an_ordinary_user_cannot_have_is_said,

@@ -54,7 +54,7 @@ pub fn cgroup_hierarchies(mountinfo: &str) -> Vec<CgroupHierarchy> {
 }
 
 /// Undoes mountinfo's octal escapes (`\040` for a space).
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {

@@ -58,7 +58,7 @@ pub fn unknown(filter: &Seccomp) -> Option<&str> {
     let tables: Vec<_> =
         [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm].map(|arch| arch.calls()).into();
     let known = |name: &str| {
-        tables.iter().any(|calls| calls.contains_key(name)) || Arch::X86.multiplexer(name).is_some()
+        tables.iter().any(|calls| calls.contains_key(name)) || Arch::X86.multiplexed().contains_key(name)
     };
     filter.syscalls.iter().flat_map(|rule| &rule.names).map(String::as_str).find(|name| !known(name))
 }

@@ -308,3 +308,41 @@ pub(crate) fn a_mount_namespace_is_joined() {
     assert_eq!(text(run_on(&spec, &Rootfs::Directory(path(&dir, "root")))), "second root\n");
     let _ = sleeper.started.pidfd.as_fd();
 }
+
+pub(crate) fn without_a_mount_namespace() {
+    let dir = scratch();
+    let root = path(&dir, "root");
+    let mut spec = shell("readlink /proc/self/ns/mnt; cat /proc/mounts | wc -l; ls /dev/null");
+    spec.linux.as_mut().unwrap().namespaces.retain(|space| space.kind != NamespaceKind::Mount);
+    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("an overlay root needs a mount namespace"), "{error}");
+    // In a process with a mount namespace of its own, so that nothing happens to this one's.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let cloning = creel_sys::clone::Clone { flags: creel_sys::clone::NEWNS, cgroup: None };
+    match creel_sys::clone::clone(&cloning).unwrap() {
+        creel_sys::clone::Cloned::Child => {
+            let body = || {
+                let private =
+                    creel_sys::mount::MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() };
+                creel_sys::mount::mount_setattr(rustix::fs::CWD, c"/", creel_sys::mount::RECURSIVE, &private)
+                    .unwrap();
+                let own = std::fs::read_link("/proc/self/ns/mnt").unwrap().display().to_string();
+                let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+                let (said, code) = run_on(&spec, &Rootfs::Directory(root.clone())).unwrap();
+                assert_eq!((said.lines().next().unwrap(), code), (own.as_str(), 0));
+                assert!(said.ends_with("/dev/null\n"), "{said}");
+                assert_ne!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+                creel_runtime::rootfs::unmount_below(&root).unwrap();
+                assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+            };
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();
+            let _ = writer.write_all(if done { b"done" } else { b"not" });
+            creel_sys::process::exit_now(0);
+        }
+        creel_sys::clone::Cloned::Parent { pidfd, .. } => {
+            drop(writer);
+            assert_eq!(read(reader.into()), "done");
+            finish(&pidfd);
+        }
+    }
+}
