@@ -134,6 +134,10 @@ pub(crate) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
 pub(crate) fn state(o: &Options, id: &str) -> Result<()> {
     let loaded = load(o, id)?;
     let status = loaded.status();
+    if status == Status::Creating {
+        // As with other runtimes: who waits for it to be created asks until it is there.
+        return Err(Error::NotExist);
+    }
     let shown = loaded.record.shown(status, String::new());
     let text = serde_json::to_string_pretty(&shown).map_err(|e| Error::Invalid(e.to_string()))?;
     out::print(&text)

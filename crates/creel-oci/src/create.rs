@@ -92,6 +92,9 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
 
 /// `restore`: as [`run`], but CRIU makes the processes.
 pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
+    if o.systemd {
+        return Err(Error::Invalid("restore makes control groups by files only: leave out --systemd-cgroup".into()));
+    }
     let criu = criu::find()?;
     let images = criu::image_dir(parsed)?;
     let mut parsed = parsed.clone();
@@ -197,11 +200,12 @@ fn make(
     life: Life,
 ) -> Result<Created> {
     let cgroup: Option<Cgroup> = groups::make(o, &record.group, &order.spec)?;
-    if let Some(cgroup) = &cgroup {
-        record.group = Group::Made(cgroup.clone());
-    } else {
-        record.group = Group::None;
-    }
+    record.group = cgroup.clone().map_or(Group::None, Group::Made);
+    let mut unit = None;
+    let mut by_systemd = |pid: i32| {
+        unit = Some(groups::make_unit(o, &order.spec, entry.id(), pid).map_err(|e| e.to_string())?);
+        Ok(())
+    };
     let rootfs = Rootfs::Directory(order.rootfs.clone());
     // The library only warns of a hook of kind poststart that fails; here it ends the container.
     let mut spec = std::borrow::Cow::Borrowed(&order.spec);
@@ -212,14 +216,21 @@ fn make(
     }
     let mut options = CreateOptions::new(entry.id(), &spec, &order.bundle, &rootfs);
     options.stdio = order::own_stdio();
-    options.cgroup = cgroup.as_ref().into();
+    options.cgroup = match &cgroup {
+        Some(cgroup) => creel_runtime::Group::Ready(cgroup),
+        None if o.systemd && !o.cgroups_optional => creel_runtime::Group::ByPid(&mut by_systemd),
+        None => creel_runtime::Group::None,
+    };
     options.gate = gate;
     options.life = life;
     options.pivot = order.pivot;
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
-    let created = creel_runtime::create(options)
-        .map_err(|e| Error::Runtime(e).during("unable to start container process"))?;
+    let created = creel_runtime::create(options);
+    if let Some(unit) = unit {
+        record.group = Group::Made(unit);
+    }
+    let created = created.map_err(not_started)?;
     created.warnings.iter().for_each(|warning| o.log.warn(warning));
     Ok(created)
 }

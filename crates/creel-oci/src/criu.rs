@@ -87,7 +87,6 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
         args.extend(["--status-fd".into(), fd.to_string().into()]);
     }
     if !pre_dump {
-        args.push("--orphan-pts-master".into());
         let beside = Beside { mounts: outside(pid)?, descriptors: descriptors(pid) };
         for place in beside.mounts.keys() {
             args.extend(["--external".into(), format!("mnt[{place}]:{place}").into()]);

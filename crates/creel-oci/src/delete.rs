@@ -97,9 +97,11 @@ pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::
         bundle: record.bundle.as_ref(),
         annotations: &record.annotations,
     };
-    for hook in list {
+    for (number, hook) in list.iter().enumerate() {
         if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
-            o.log.warn(&error.to_string());
+            // Callers of crun look for the last words.
+            let text = error.to_string().replace("exit status", "poststop hook failed with exit code");
+            o.log.warn(&format!("error running poststop hook #{number}: {text}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
-use creel_cgroup::{Cgroup, Hierarchies};
+use creel_cgroup::{Cgroup, Hierarchies, systemd};
 use creel_types::spec::{DeviceRule, Resources, Spec};
 
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
 ];
 
 /// Whether control groups can be made by systemd.
-pub(crate) const SYSTEMD: bool = false;
+pub(crate) const SYSTEMD: bool = true;
 
 /// The limits that the Spec asks for, with the default devices allowed. A Spec without device rules gets those only, as
 /// with runc: nobody asked for the host's disks.
@@ -42,11 +42,36 @@ pub(crate) fn resources(spec: &Spec) -> Resources {
     resources
 }
 
-/// Where the Spec wants the group.
-pub(crate) fn intended(_o: &Options, spec: &Spec, id: &str) -> Result<Group> {
+/// Where the Spec wants the group. A unit of systemd's is not written down before it is made: when the process that
+/// it is made for ends, systemd removes it by itself.
+pub(crate) fn intended(o: &Options, spec: &Spec, id: &str) -> Result<Group> {
     let hierarchies = Hierarchies::detect()?;
+    if o.systemd {
+        let resources = resources(spec);
+        systemd::validate(&hierarchies, &request(o, spec, id, &resources))?;
+        return Ok(Group::None);
+    }
     let (hierarchies, path) = hierarchies.locate(cgroups_path(spec), id)?;
     Ok(Group::Intended(hierarchies, path))
+}
+
+/// What systemd is asked for.
+fn request<'a>(o: &Options, spec: &'a Spec, id: &'a str, resources: &'a Resources) -> systemd::Request<'a> {
+    systemd::Request {
+        cgroups_path: cgroups_path(spec),
+        id,
+        annotations: &spec.annotations,
+        resources,
+        rootless: o.rootless,
+    }
+}
+
+/// Has systemd make the group, with the process in it.
+pub(crate) fn make_unit(o: &Options, spec: &Spec, id: &str, pid: i32) -> Result<Cgroup> {
+    let resources = resources(spec);
+    let made = systemd::create(&Hierarchies::detect()?, &request(o, spec, id, &resources), Some(pid))?;
+    made.notes.iter().for_each(|note| o.log.warn(note));
+    Ok(made.group)
 }
 
 fn cgroups_path(spec: &Spec) -> Option<&str> {

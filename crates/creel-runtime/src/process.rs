@@ -295,6 +295,21 @@ pub(crate) fn needs_procfs(plan: &ProcessPlan) -> bool {
     plan.oom_score_adj.is_some() || plan.apparmor.is_some() || plan.selinux.is_some()
 }
 
+/// Whether this is the null device.
+fn is_null(stat: &rustix::fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == creel_sys::dev::makedev(1, 3)
+}
+
+/// The container's own null device, if its root has one.
+fn own_null() -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::open("/dev/null", flags, Mode::empty()).ok()?;
+    // Opened for blocking use, as whoever gets it expects.
+    rustix::fs::fcntl_setfl(&fd, OFlags::empty()).ok()?;
+    rustix::fs::fstat(&fd).is_ok_and(|stat| is_null(&stat)).then_some(fd)
+}
+
 /// Makes the descriptors 0, 1 and 2, and lets nothing else through the execve.
 fn streams(streams: &Streams, (uid, gid): (u32, u32), preserve: &[i32]) -> Result<(), Fault> {
     match streams {
@@ -308,8 +323,15 @@ fn streams(streams: &Streams, (uid, gid): (u32, u32), preserve: &[i32]) -> Resul
         }
         Streams::Files(files) => {
             for (target, file) in (0..=2).zip(files) {
-                sys::dup_to_stdio(file, target)?;
                 let stat = rustix::fs::fstat(file)?;
+                if is_null(&stat)
+                    && let Some(own) = own_null()
+                {
+                    // The host's would be a file from outside: one that CRIU cannot save, and a way out.
+                    sys::dup_to_stdio(own, target)?;
+                    continue;
+                }
+                sys::dup_to_stdio(file, target)?;
                 // Through /dev/stdout a program opens its pipe anew, with its own rights.
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_uid != uid {
                     let _ = rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));

@@ -92,3 +92,44 @@ fn events_come_until_the_container_ends_and_tell_of_oom() {
     assert!(events.wait().unwrap().success());
     place.finish();
 }
+
+#[test]
+fn checkpoint_and_restore_go_through_criu_or_say_so() {
+    let Some(place) = Place::new() else { return };
+    let script = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done";
+    let bundle = place.bundle("c", &["sh", "-c", script], |_| {});
+    place.create("c", &bundle);
+    let said = place.fails(1, &["checkpoint", "c"]);
+    assert_eq!(said, "Container cannot be checkpointed in created state");
+    place.start("c");
+    let images = place.dir.path().join("images");
+    let mut without = place.command(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
+    let output = without.env("PATH", "/nonexistent").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("CRIU is missing"), "{}", text(&output.stderr));
+    let criu = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|dir| dir.join("criu").exists())
+    });
+    if criu {
+        let count = || place.ok(&["exec", "c", "cat", "/dev/shm/count"]).parse::<u64>().unwrap();
+        while count() < 5 {}
+        let before = count();
+        place.ok(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
+        assert_eq!(place.fails(1, &["state", "c"]), "container does not exist");
+        place.quiet(&[
+            "restore",
+            "--detach",
+            "--image-path",
+            images.to_str().unwrap(),
+            "--bundle",
+            bundle.to_str().unwrap(),
+            "c",
+        ]);
+        assert_eq!(place.status("c"), "running");
+        assert!(count() >= before, "it has begun anew");
+    } else {
+        eprintln!("skipped: criu is not installed");
+    }
+    place.ok(&["delete", "--force", "c"]);
+    place.finish();
+}
