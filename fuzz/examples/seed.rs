@@ -56,6 +56,21 @@ fn main() -> io::Result<()> {
         br#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86","SCMP_ARCH_X32"]}],"syscalls":[{"names":["read","write","exit"],"action":"SCMP_ACT_ALLOW"},{"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]},{"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":2114060288,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}],"excludes":{"caps":["CAP_SYS_ADMIN"],"arches":["s390"]}},{"names":["mount"],"action":"SCMP_ACT_ALLOW","includes":{"caps":["CAP_SYS_ADMIN"],"minKernel":"4.8"}}]}"#,
         br#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_AARCH64"],"flags":["SECCOMP_FILTER_FLAG_LOG"],"syscalls":[{"name":"ptrace","action":"SCMP_ACT_TRACE","errnoRet":7,"args":[{"index":1,"value":18446744073709551615,"op":"SCMP_CMP_LE"},{"index":5,"value":4294967296,"op":"SCMP_CMP_GT"}]}]}"#,
     ])?;
+    seed("systemd", &[
+        b"machine.slice:libpod:abc\0abc\0TimeoutStopSec\0uint64 5\0{}".as_slice(),
+        b"a.slice:x:a-b.slice\0i\0CollectMode\0'inactive'\0{\"cpu\":{\"cpus\":\"0-3\",\"quota\":5},\"pids\":{\"limit\":0}}",
+        b"\0i\0After\0['a.service', 'b']\0{\"unified\":{\"cpu.max\":\"max 5\",\"memory.max\":\"7\"}}",
+        b":p:n\0i\0Foo\0@a(su) [('x', 1), (\"y\", 0x2)]\0{\"devices\":[{\"allow\":true,\"type\":\"c\",\"major\":1}]}",
+    ])?;
+    seed("dbus", &[
+        b"l\x02\x01\x01\x08\0\0\0\x05\0\0\0\x10\0\0\0\x08\x01g\0\x01s\0\0\x05\x01u\0\x03\0\0\0\x03\0\0\0abc\0".as_slice(),
+        b"B\x04\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\x08\x05\x01u\0\0\0\0\x03",
+    ])?;
+    seed("cgroup_files", &[
+        b"\x18usage_usec 5\nuser_usec 3\n\0\x19some avg10=1.50 avg60=0.00 avg300=0.00 total=42\n".as_slice(),
+        b"\x1a4096\n\0\x1banon 1\nfile 2\n\0\x1cmax 4\noom_kill 1\n\0!8:0 rbytes=1 wios=2\n",
+        b"\x2877\n\0\x29cpu user system\n0 1 2\n\0\x2a0-1,3\n\0\x2e8:0 Read 5\nTotal 5\n",
+    ])?;
     seed("hierarchies", &[
         b"31 23 0:28 / /sys/fs/cgroup/cpu\\040x rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\x002:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n\x00cpuset pids",
     ])?;

@@ -25,6 +25,8 @@ fuzz_target!(|data: &[u8]| {
             let fine = match step {
                 Step::Mkdir { dir, .. } | Step::Enable { dir, .. } => is_plain(dir),
                 Step::Inherit { file } => is_plain(file),
+                Step::Joinable { dir, .. } => own(dir),
+                Step::Period { file, .. } => direct(file),
                 Step::Write(write) => direct(&write.file),
                 Step::WriteTogether(writes) | Step::WriteFirst(writes) => {
                     writes.iter().all(|write| direct(&write.file))

@@ -115,21 +115,35 @@ fn access_text(bits: u8) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct List {
     default_allow: bool,
-    exceptions: BTreeMap<Which, u8>,
+    exceptions: BTreeMap<Which, Exception>,
+    /// The place of the next new exception.
+    next: usize,
+}
+
+/// Bits of access, and the place among the others: the kernel shows exceptions in the order in which they were made,
+/// and who reads them expects that of the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Exception {
+    order: usize,
+    bits: u8,
 }
 
 impl List {
+    fn new(default_allow: bool) -> List {
+        List { default_allow, exceptions: BTreeMap::new(), next: 0 }
+    }
+
     /// What the rules add up to.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a rule that takes a part out of an earlier, wider one ("all but one"), which the
     /// kernel's v1 list cannot say, and for rules that are wrong in themselves.
     pub(crate) fn from_rules(rules: &[DeviceRule]) -> Result<List> {
-        let mut list = List { default_allow: false, exceptions: BTreeMap::new() };
+        let mut list = List::new(false);
         for rule in rules {
             let rule = Rule::parse(rule)?;
             if rule.is_total() {
-                list = List { default_allow: rule.allow, exceptions: BTreeMap::new() };
+                list = List::new(rule.allow);
                 continue;
             }
             let both = [Kind::Block, Kind::Char];
@@ -143,10 +157,10 @@ impl List {
 
     fn rule(&mut self, allow: bool, which: Which, access: u8) -> Result<()> {
         if allow != self.default_allow {
-            *self.exceptions.entry(which).or_insert(0) |= access;
+            self.add(which, access);
             return Ok(());
         }
-        for (exception, bits) in &mut self.exceptions {
+        for (exception, Exception { bits, .. }) in &mut self.exceptions {
             if which.covers(*exception) {
                 *bits &= !access;
             } else if which.meets(*exception) && *bits & access != 0 {
@@ -158,18 +172,23 @@ impl List {
                 )));
             }
         }
-        self.exceptions.retain(|_, bits| *bits != 0);
+        self.exceptions.retain(|_, exception| exception.bits != 0);
         Ok(())
+    }
+
+    fn add(&mut self, which: Which, access: u8) {
+        self.exceptions.entry(which).or_insert(Exception { order: self.next, bits: 0 }).bits |= access;
+        self.next += 1;
     }
 
     /// What `devices.list` tells. Of a list that allows by default the kernel does not show the exceptions.
     pub(crate) fn parse(text: &str) -> Result<List> {
-        let mut list = List { default_allow: false, exceptions: BTreeMap::new() };
+        let mut list = List::new(false);
         for line in text.lines() {
             let wrong = || Error::parse("a line of devices.list", line);
             let mut fields = line.split_ascii_whitespace();
             let kind = match fields.next().ok_or_else(wrong)? {
-                "a" => return Ok(List { default_allow: true, exceptions: BTreeMap::new() }),
+                "a" => return Ok(List::new(true)),
                 "b" => Kind::Block,
                 "c" => Kind::Char,
                 _ => return Err(wrong()),
@@ -182,7 +201,7 @@ impl List {
             };
             let which = Which { kind, major: number(major)?, minor: number(minor)? };
             let bits = fields.next().and_then(access).ok_or_else(wrong)?;
-            *list.exceptions.entry(which).or_insert(0) |= bits;
+            list.add(which, bits);
         }
         Ok(list)
     }
@@ -199,12 +218,14 @@ impl List {
     }
 
     /// The kernel asks for one exception that covers all of a request, so each also gets what wider ones give.
-    fn completed(&self) -> BTreeMap<Which, u8> {
-        let complete = |(which, bits): (&Which, &u8)| {
+    fn completed(&self) -> Vec<(Which, u8)> {
+        let complete = |(which, exception): (&Which, &Exception)| {
             let wider = self.exceptions.iter().filter(|(other, _)| other.covers(*which));
-            (*which, wider.fold(*bits, |sum, (_, more)| sum | more))
+            (exception.order, (*which, wider.fold(exception.bits, |sum, (_, more)| sum | more.bits)))
         };
-        self.exceptions.iter().map(complete).collect()
+        let mut all: Vec<_> = self.exceptions.iter().map(complete).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, exception)| exception).collect()
     }
 
     /// The writes that turn a list (`None`: that of a new group) into this one: file name and value. A list in use
@@ -221,13 +242,15 @@ impl List {
             Some(current) if !self.default_allow && !current.default_allow => {
                 let mut writes = Vec::new();
                 for (which, bits) in &target {
-                    let add = bits & !current.exceptions.get(which).copied().unwrap_or(0);
+                    let there = current.exceptions.get(which).map_or(0, |exception| exception.bits);
+                    let add = bits & !there;
                     if add != 0 {
                         writes.push((other, line(which, add)));
                     }
                 }
-                for (which, bits) in &current.exceptions {
-                    let drop = bits & !target.get(which).copied().unwrap_or(0);
+                let wanted: BTreeMap<Which, u8> = target.iter().copied().collect();
+                for (which, Exception { bits, .. }) in &current.exceptions {
+                    let drop = bits & !wanted.get(which).copied().unwrap_or(0);
                     if drop != 0 {
                         writes.push((own, line(which, drop)));
                     }
@@ -316,8 +339,8 @@ pub(crate) mod tests {
         };
         expect![[r#"
             devices.deny a
-            devices.allow b *:* m
             devices.allow c *:* m
+            devices.allow b *:* m
             devices.allow c 1:3 rwm
             devices.allow c 5:2 rwm
         "#]]

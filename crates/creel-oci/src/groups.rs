@@ -9,7 +9,7 @@ use crate::record::Group;
 
 /// Devices that every container may use, whatever its rules say (runtime-spec, "Default Devices"): type, major, minor,
 /// access.
-const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
+const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 11] = [
     ("c", None, None, "m"),
     ("b", None, None, "m"),
     ("c", Some(1), Some(3), "rwm"),
@@ -20,6 +20,8 @@ const DEFAULT_DEVICES: [(&str, Option<i64>, Option<i64>, &str); 10] = [
     ("c", Some(5), Some(0), "rwm"),
     ("c", Some(5), Some(2), "rwm"),
     ("c", Some(136), None, "rwm"),
+    // /dev/net/tun, which the specification does not name and runc and crun allow.
+    ("c", Some(10), Some(200), "rwm"),
 ];
 
 /// Whether control groups can be made by systemd.
@@ -39,7 +41,19 @@ pub(crate) fn resources(spec: &Spec) -> Resources {
         minor,
         access: Some(access.into()),
     }));
+    // Only with 1.3 did 0 become a limit; before, whoever had none wrote 0.
+    if let Some(pids) =
+        resources.pids.as_mut().filter(|pids| pids.limit == Some(0) && !is_1_3(&spec.oci_version))
+    {
+        pids.limit = None;
+    }
     resources
+}
+
+/// Whether a Spec is of version 1.3 or later.
+fn is_1_3(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (1, 3)
 }
 
 /// Where the Spec wants the group. A unit of systemd's is not written down before it is made: when the process that
@@ -128,6 +142,28 @@ impl Group {
                 cgroup.remove().map_err(|e| Error::Cgroup(e).during("unable to remove container's cgroup"))
             }
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tasks_or_no_limit() {
+        for (version, want) in [
+            ("1.0.2-dev", None),
+            ("1.2.1", None),
+            ("1.3.0", Some(0)),
+            ("1.3.0-rc.1", Some(0)),
+            ("2.0", Some(0)),
+        ] {
+            let spec = format!(
+                r#"{{"ociVersion": "{version}", "linux": {{"resources": {{"pids": {{"limit": 0}}}}}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&spec).unwrap();
+            assert_eq!(resources(&spec).pids.unwrap().limit, want, "{version}");
         }
     }
 }

@@ -71,12 +71,12 @@ pub struct Started {
     pub notes: Vec<String>,
 }
 
-/// The properties and annotations of a request, without asking anybody: what is wrong with them is known before a
-/// process exists.
+/// Reads a request without asking anybody, so that what is wrong with it is known before a process exists. Gives the
+/// path that its group will have; for an ordinary user it is below that of his systemd.
 ///
 /// # Errors
 /// [`Error::Invalid`] as [`create`].
-pub fn validate(h: &Hierarchies, request: &Request<'_>) -> Result<()> {
+pub fn validate(h: &Hierarchies, request: &Request<'_>) -> Result<String> {
     let place = Place::parse(request.cgroups_path, request.id, request.rootless)?;
     if request.rootless && h.layout() != Layout::V2 {
         return Err(Error::Invalid(
@@ -85,7 +85,18 @@ pub fn validate(h: &Hierarchies, request: &Request<'_>) -> Result<()> {
     }
     text::properties(request.annotations)?;
     props::limits(request.resources, Host { v2: h.layout() == Layout::V2, version: u32::MAX })?;
-    Plan::complete(h, &place.path()?, request.resources).map(drop)
+    let path = place.path()?;
+    Plan::complete(h, &path, request.resources)?;
+    Ok(path)
+}
+
+/// The values in a message of D-Bus's, and its bytes as they would be sent from here; `None` if it is none. For the
+/// fuzzer, which cannot reach further in.
+#[doc(hidden)]
+pub fn read_message(bytes: &[u8]) -> Option<(Vec<Value>, Vec<u8>)> {
+    let message = wire::Message::decode(bytes).ok()??;
+    let encoded = message.encode();
+    Some((message.body, encoded))
 }
 
 /// Has systemd make the unit, with the process in it, and sets its limits. On failure the unit is stopped again.
