@@ -648,7 +648,9 @@ fn hooks() {
     text(run_on(&spec, &overlay(dir.path())));
     let seen = std::fs::read_to_string(seen).unwrap();
     assert!(
-        seen.starts_with("creel\n/var/tmp\n{\"ociVersion\":\"1.2.0\",\"id\":\"test\",\"status\":\"creating\",\"pid\":"),
+        seen.starts_with(
+            "creel\n/var/tmp\n{\"ociVersion\":\"1.2.0\",\"id\":\"test\",\"status\":\"creating\",\"pid\":"
+        ),
         "{seen}"
     );
     // The kinds that run inside: before the pivot the host's files are still there, at the start only the image's.
