@@ -7,7 +7,7 @@
 #   bench/peers.sh bootstrap         make the chroot and install the peers (minutes, once; as root)
 #   bench/peers.sh up | down         the holder
 #   bench/peers.sh sh CMD...         run CMD among the peers, who see $LAB as /lab
-#   bench/peers.sh dockerd-start | dockerd-stop
+#   bench/peers.sh dockerd-start [FLAGS] | dockerd-stop
 #   bench/peers.sh prepare           the image busybox in Docker and podman, and an OCI bundle in /lab/bundle
 set -euo pipefail
 LAB=${LAB:-/var/tmp/creel-lab}; ROOT=${ROOT:-$LAB-root}; NS=${NS:-peers}
@@ -56,8 +56,8 @@ enter() {
 dockerd_start() {
   enter docker version >/dev/null 2>&1 && return 0
   enter setsid bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward; rm -f /run/docker.pid
-    dockerd --data-root /var/lib/docker --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 \
-      </dev/null >/lab/logs/dockerd.log 2>&1 & echo $! >/run/lab-dockerd.pid'
+    dockerd --data-root /var/lib/docker --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2 "$@" \
+      </dev/null >/lab/logs/dockerd.log 2>&1 & echo $! >/run/lab-dockerd.pid' _ "$@"
   for _ in $(seq 150); do enter docker version >/dev/null 2>&1 && return 0; sleep 0.2; done
   echo "dockerd did not come up" >&2; tail -20 "$LAB/logs/dockerd.log" >&2; return 1
 }
@@ -79,7 +79,7 @@ prepare() {
 down() { local p; dockerd_stop; p=$(holder) && kill -KILL "$p"; rm -f "$LAB/run/holder.pid"; ip netns del "$NS" 2>/dev/null || true; }
 case "${1:-}" in
   bootstrap|up|down|prepare) "$1";;
-  dockerd-start) dockerd_start;; dockerd-stop) dockerd_stop;;
+  dockerd-start) shift; dockerd_start "$@";; dockerd-stop) dockerd_stop;;
   sh) shift; enter "$@";;
   *) sed -n '2,12p' "$0"; exit 2;;
 esac

@@ -93,7 +93,9 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
 /// `restore`: as [`run`], but CRIU makes the processes.
 pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
     if o.systemd {
-        return Err(Error::Invalid("restore makes control groups by files only: leave out --systemd-cgroup".into()));
+        return Err(Error::Invalid(
+            "restore makes control groups by files only: leave out --systemd-cgroup".into(),
+        ));
     }
     let criu = criu::find()?;
     let images = criu::image_dir(parsed)?;

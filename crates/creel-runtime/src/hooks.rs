@@ -34,7 +34,8 @@ pub struct State<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// Runs hooks in order; the first that fails ends it.
+/// Runs hooks in order; the first that fails ends it. Those that run outside the container have the bundle as their
+/// working directory, as runc's and crun's have: `rootfs/proc` is a path that createContainer hooks use.
 ///
 /// # Errors
 /// [`Error::Setup`] that names the hook: it could not be run, did not exit with 0, or not in time (then it is killed).
@@ -42,9 +43,10 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
     for (index, hook) in hooks.iter().enumerate() {
         // The first words are those of runc, which its callers look for.
         let what = format!("error running {kind} hook #{index}: {}", hook.path);
-        // Where hooks of this kind run, there is no bundle.
-        let dir = (kind != "startContainer").then_some(state.bundle);
-        run_one(hook, state, dir).map_err(|reason| Error::setup(what, reason))?;
+        // A bundle may be gone when the container is deleted; and inside the container its path means nothing.
+        let inside = kind == "startContainer";
+        let directory = if !inside && state.bundle.is_dir() { state.bundle } else { Path::new("/") };
+        run_one(hook, state, directory).map_err(|reason| Error::setup(what, reason))?;
     }
     Ok(())
 }
@@ -52,21 +54,18 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
 /// How much of what a hook said an error quotes.
 const QUOTED: u64 = 4096;
 
-fn run_one(hook: &Hook, state: &State<'_>, dir: Option<&Path>) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &State<'_>, directory: &Path) -> Result<(), String> {
     let words = |e: &std::io::Error| crate::error::plain(e);
     // A file in memory and not a pipe: a process that the hook leaves behind may keep it open for as long as it likes.
     let said = rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map_err(|e| words(&e.into()))?;
     let mut said = File::from(said);
     let output = || said.try_clone().map(Stdio::from).map_err(|e| words(&e));
     let mut command = Command::new(&hook.path);
-    command.env_clear().stdin(Stdio::piped()).stdout(output()?).stderr(output()?);
+    command.current_dir(directory).env_clear().stdin(Stdio::piped()).stdout(output()?).stderr(output()?);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    if let Some(dir) = dir.filter(|dir| dir.is_dir()) {
-        command.current_dir(dir);
-    }
     let mut child = command.spawn().map_err(|e| words(&e))?;
     let text = serde_json::to_vec(state).map_err(|e| e.to_string())?;
     if let Some(mut stdin) = child.stdin.take() {

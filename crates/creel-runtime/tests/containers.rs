@@ -550,25 +550,27 @@ fn hooks() {
     };
     let mut spec = shell("true");
     spec.hooks = Some(Hooks {
-        create_runtime: vec![hook(format!("(echo $WORD; cat) > {}", seen.display()), None)],
+        create_runtime: vec![hook(format!("(echo $WORD; pwd; cat) > {}", seen.display()), None)],
         ..Hooks::default()
     });
     text(run_on(&spec, &overlay(dir.path())));
     let seen = std::fs::read_to_string(seen).unwrap();
     assert!(
-        seen.starts_with("creel\n{\"ociVersion\":\"1.2.0\",\"id\":\"test\",\"status\":\"creating\",\"pid\":"),
+        seen.starts_with(
+            "creel\n/var/tmp\n{\"ociVersion\":\"1.2.0\",\"id\":\"test\",\"status\":\"creating\",\"pid\":"
+        ),
         "{seen}"
     );
     // The kinds that run inside: before the pivot the host's files are still there, at the start only the image's.
     let mut inside = shell("cat /dev/shm/word");
-    let both = "(readlink /proc/self/ns/pid; hostname) > ";
+    let both = "(pwd; hostname) > ";
     inside.hooks = Some(Hooks {
         create_container: vec![hook(format!("{both}{}/created", dir.path().display()), None)],
         start_container: vec![hook("(echo started; hostname) > /dev/shm/word".into(), None)],
         ..Hooks::default()
     });
     assert_eq!(text(run_on(&inside, &overlay(dir.path()))), "started\nbox\n");
-    assert!(std::fs::read_to_string(path(&dir, "created")).unwrap().ends_with("]\nbox\n"));
+    assert_eq!(std::fs::read_to_string(path(&dir, "created")).unwrap(), "/var/tmp\nbox\n");
     inside.hooks.as_mut().unwrap().start_container = vec![hook("exit 4".into(), None)];
     let error = run_on(&inside, &overlay(dir.path())).unwrap_err().to_string();
     assert!(

@@ -107,9 +107,8 @@ fn checkpoint_and_restore_go_through_criu_or_say_so() {
     let output = without.env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("CRIU is missing"), "{}", text(&output.stderr));
-    let criu = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| dir.join("criu").exists())
-    });
+    let criu = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("criu").exists()));
     if criu {
         let count = || place.ok(&["exec", "c", "cat", "/dev/shm/count"]).parse::<u64>().unwrap();
         while count() < 5 {}
