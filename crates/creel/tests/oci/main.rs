@@ -1,6 +1,6 @@
 //! `creel oci` as its callers use it: the built program against a busybox bundle, every verb, and what may go wrong.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod foreground;
 mod lifecycle;
