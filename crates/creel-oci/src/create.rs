@@ -1,11 +1,12 @@
 //! `create` and `run`: from a bundle to a process that waits, or runs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use creel_cgroup::Cgroup;
+use creel_runtime::hooks::{self, State};
 use creel_runtime::{CreateOptions, Created, Gate, Life, Rootfs};
-use creel_types::spec::{NamespaceKind, Spec};
+use creel_types::spec::{Namespace, NamespaceKind, Spec};
 
 use crate::container;
 use crate::criu;
@@ -60,6 +61,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             None => None,
         };
         let started = created.start().map_err(not_started)?;
+        o.log.debug("init: closing the pipe to signal completion: the program runs");
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record, &order.spec)?;
         entry.unlock();
@@ -113,21 +115,43 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let cgroup = groups::make(o, &record.group, &order.spec)?;
         record.group = cgroup.clone().map_or(Group::None, Group::Made);
         entry.store(&record)?;
-        let what = criu::Restoring { id, spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
-        let pid = criu::restore(o, &parsed, &what, &criu, &images)?;
+        let what = criu::Restoring { spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
+        let mut master = None;
+        let mut notified = |script: &str, pid: i32, fd: Option<OwnedFd>| {
+            o.log.debug(&format!("CRIU notifies: {script}"));
+            match script {
+                "orphan-pts-master" => master = fd,
+                "setup-namespaces" => run_creators_hooks(&record, &order.spec, pid)?,
+                _ => {}
+            }
+            Ok(())
+        };
+        let pid = criu::restore(&parsed, &what, &criu, &images, &mut notified)?;
         record.pid = pid;
         record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         entry.store(&record)?;
+        // CRIU has put the processes into a time namespace of their own; further ones are to join it.
+        let mut spec = order.spec.clone();
+        let namespaces = &mut spec.linux.get_or_insert_default().namespaces;
+        if namespaces.iter().all(|one| one.kind != NamespaceKind::Time) {
+            namespaces.push(Namespace { kind: NamespaceKind::Time, path: None });
+            entry.store_spec(&spec)?;
+        }
         let pidfd =
             creel_sys::pidfd::open(pid).map_err(|e| Error::call("the restored process is gone", e))?;
         if let Some(path) = &order.pid_file {
             order::write_pid(path, pid)?;
         }
+        order.sockets.send(master.as_ref(), pidfd.as_fd())?;
+        let relay = match (&foreground, master) {
+            (Some(foreground), Some(master)) => Some(foreground.join(master)?),
+            _ => None,
+        };
         container::poststart(&record, &order.spec)?;
         entry.unlock();
-        Ok((foreground, pidfd))
+        Ok((foreground, pidfd, relay))
     })();
-    let (foreground, pidfd) = match made {
+    let (foreground, pidfd, relay) = match made {
         Ok(made) => made,
         Err(error) => {
             if !matches!(record.group, Group::Intended(..))
@@ -140,12 +164,27 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         }
     };
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(record.pid, pidfd.as_fd(), None)?;
+    let code = foreground.wait(record.pid, pidfd.as_fd(), relay)?;
     let gone = entry.lock().is_ok() && !entry.is_linked();
     if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
         o.log.warn(&error.to_string());
     }
     Ok(code)
+}
+
+/// The hooks of the creator, for a container that comes back.
+fn run_creators_hooks(record: &Record, spec: &Spec, pid: i32) -> Result<()> {
+    let Some(list) = &spec.hooks else { return Ok(()) };
+    let state = State {
+        oci_version: &record.oci_version,
+        id: &record.id,
+        status: "creating",
+        pid,
+        bundle: record.bundle.as_ref(),
+        annotations: &record.annotations,
+    };
+    hooks::run("prestart", &list.prestart, &state)?;
+    Ok(hooks::run("createRuntime", &list.create_runtime, &state)?)
 }
 
 /// An error of the runtime library at the start of a process, with runc's words before it.
@@ -228,11 +267,15 @@ fn make(
     options.pivot = order.pivot;
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
+    o.log.debug("nsexec container setup: cloning the process into its namespaces");
     let created = creel_runtime::create(options);
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
     }
     let created = created.map_err(not_started)?;
+    let spent =
+        created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
+    o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));
     created.warnings.iter().for_each(|warning| o.log.warn(warning));
     Ok(created)
 }

@@ -52,6 +52,7 @@ pub(crate) fn exec(
     let init = loaded.init()?;
 
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
+    o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
     let mut waiting = creel_runtime::prepare_exec(ExecOptions {
         id: &loaded.record.id,
         bundle: loaded.record.bundle.as_ref(),
@@ -70,6 +71,8 @@ pub(crate) fn exec(
         Some(foreground) => waiting.console.take().map(|console| foreground.join(console)).transpose()?,
         None => None,
     };
+    o.log.debug(&format!("child process in init(): {} is set up", waiting.pid));
+    o.log.debug("setns_init: about to exec");
     let execed = waiting.start().map_err(not_started)?;
     execed.warnings.iter().for_each(|warning| o.log.warn(warning));
     let told = sockets

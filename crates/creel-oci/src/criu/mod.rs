@@ -1,21 +1,21 @@
-//! `checkpoint` and `restore`, by CRIU's command line (criu(8)) where it is installed.
+//! `checkpoint` and `restore`, by CRIU where it is installed.
 //!
 //! CRIU is told which mounts come from outside: those whose file system the host has mounted too. They are written to
 //! the image directory beside CRIU's own files, with the descriptors that a restored process gets from its caller.
 
+mod rpc;
+
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use creel_cgroup::Cgroup;
-use creel_sys::clone::{Clone, Cloned, clone};
-use creel_sys::process::{Ended, Exec, Whom, exit_now, wait};
+use creel_cgroup::{Cgroup, Layout};
 use creel_types::spec::{NamespaceKind, Spec};
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use self::rpc::{Message, Notified, Task, Worker};
 use crate::container;
 use crate::delete;
 use crate::error::{Error, Result};
@@ -36,17 +36,22 @@ pub(crate) struct Beside {
     descriptors: Vec<String>,
 }
 
-/// Flags that CRIU has under the same name.
-const SAME_FLAGS: [&str; 8] = [
-    "leave-running",
-    "tcp-established",
-    "link-remap",
-    "ext-unix-sk",
-    "shell-job",
-    "file-locks",
-    "auto-dedup",
-    "lazy-pages",
+/// Flags that are CRIU's options as they are, with their numbers in `criu_opts`.
+const SAME_FLAGS: [(&str, u32); 8] = [
+    ("leave-running", 3),
+    ("ext-unix-sk", 4),
+    ("tcp-established", 5),
+    ("shell-job", 7),
+    ("file-locks", 8),
+    ("auto-dedup", 16),
+    ("link-remap", 18),
+    ("lazy-pages", 48),
 ];
+
+/// Where CRIU's log goes when nothing else is said of it.
+fn log_name(task: Task) -> &'static str {
+    if task == Task::Restore { "restore.log" } else { "dump.log" }
+}
 
 /// `checkpoint ID`.
 pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
@@ -60,68 +65,90 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     let spec = loaded.entry.spec()?;
     let images = image_dir(parsed)?;
     let pid = loaded.record.pid;
-    let pre_dump = parsed.on("pre-dump");
-    let mut args: Vec<OsString> = vec![if pre_dump { "pre-dump" } else { "dump" }.into()];
-    let mut add = |flag: &str, value: &dyn AsRef<std::ffi::OsStr>| {
-        args.push(flag.into());
-        args.push(value.as_ref().to_owned());
-    };
-    add("--tree", &pid.to_string());
-    add("--images-dir", &images);
-    add("--log-file", &"dump.log");
-    add("--root", &loaded.record.rootfs);
+    let task = if parsed.on("pre-dump") { Task::PreDump } else { Task::Dump };
+    let cgroup = loaded.record.group.open()?;
+    let mut opts = Message::default();
+    let held = Held::open(parsed, &images, &mut opts)?;
+    common(parsed, &spec, task, &mut opts)?;
+    opts.number(2, i64::from(pid)).text(13, &loaded.record.rootfs);
     if let Some(parent) = parent_path(parsed, &images)? {
-        add("--prev-images-dir", &parent);
-        args.push("--track-mem".into());
+        opts.text(14, parent).flag(15, true);
     }
-    common(parsed, &spec, &mut args)?;
-    page_server(parsed, &mut args)?;
-    if parsed.on("tcp-skip-in-flight") {
-        args.push("--skip-in-flight".into());
+    page_server(parsed, &mut opts)?;
+    opts.flag(46, parsed.on("tcp-skip-in-flight"));
+    if let Some(dir) = cgroup.as_ref().and_then(freezer) {
+        opts.text(44, dir);
     }
-    if let Some(fd) = parsed.number("status-fd").filter(|fd| *fd >= 0) {
-        let fd =
-            i32::try_from(fd).map_err(|_| Error::Invalid(format!("invalid --status-fd argument {fd}")))?;
-        creel_sys::close_range::inherit(fd)
-            .map_err(|e| Error::call(&format!("invalid --status-fd argument {fd}"), e))?;
-        args.extend(["--status-fd".into(), fd.to_string().into()]);
-    }
-    if !pre_dump {
+    if task == Task::Dump {
         let beside = Beside { mounts: outside(pid)?, descriptors: descriptors(pid) };
         for place in beside.mounts.keys() {
-            args.extend(["--external".into(), format!("mnt[{place}]:{place}").into()]);
+            opts.inner(23, &pair(place, place));
         }
-        args.extend(external_namespaces(&spec, pid));
+        for name in external_namespaces(&spec, pid) {
+            opts.text(37, name);
+        }
         let text = serde_json::to_vec(&beside).map_err(|e| Error::Invalid(e.to_string()))?;
         let file = images.join(OWN_FILE);
         std::fs::write(&file, text).map_err(|e| Error::on("write", &file, e))?;
     }
-    o.log.debug(&format!("{} {args:?}", criu.display()));
-    let status = Command::new(&criu).args(&args).output().map_err(|e| Error::on("exec", &criu, e))?;
-    if !status.status.success() {
-        return Err(failed("checkpoint", parsed, &images, "dump.log", &status.stderr));
+    let status_fd = parsed.number("status-fd").filter(|fd| *fd >= 0);
+    if let Some(fd) = status_fd {
+        check_status_fd(fd)?;
     }
-    if !pre_dump && !parsed.on("leave-running") {
+    let worker = Worker { criu: &criu, entry: None, mount: None, inherit: Vec::new() };
+    let mut notified = |script: &str, _: i32, _: Option<OwnedFd>| {
+        o.log.debug(&format!("CRIU notifies: {script}"));
+        if let ("status-ready", Some(fd)) = (script, status_fd) {
+            let told = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}"));
+            let _ = told.and_then(|mut file| std::io::Write::write_all(&mut file, b"\0"));
+        }
+        Ok(())
+    };
+    worker.run(task, &opts, &mut notified).map_err(|e| failed("DUMP", &e, parsed, &images, task))?;
+    drop(held);
+    if task == Task::Dump && !parsed.on("leave-running") {
         delete::destroy(o, &root, &loaded.entry, &loaded.record)?;
     }
     Ok(())
 }
 
+fn check_status_fd(fd: i64) -> Result<()> {
+    let wrong = |why: &str| Error::Invalid(format!("invalid --status-fd argument {fd}: {why}"));
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map_err(|_| wrong("not open"))?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    if flags & 3 == 0 { Err(wrong("not writable")) } else { Ok(()) }
+}
+
+/// A key and a value, as most of CRIU's maps are.
+fn pair(key: &str, value: &str) -> Message {
+    let mut message = Message::default();
+    message.text(1, key).text(2, value);
+    message
+}
+
+/// The directory whose freezer CRIU uses; in the hybrid layout it knows v1's only.
+fn freezer(cgroup: &Cgroup) -> Option<PathBuf> {
+    let hierarchies = cgroup.hierarchies();
+    let v2 = || (hierarchies.layout() == Layout::V2).then(|| cgroup.dirs().last()).flatten();
+    hierarchies.v1_dir("freezer", cgroup.path()).or_else(v2)
+}
+
 /// What a restored container is made of.
 pub(crate) struct Restoring<'a> {
-    pub(crate) id: &'a str,
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Path,
     pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
-/// Has CRIU bring the processes back as children of this one; returns the first one's process id.
+/// Has CRIU bring the processes back as children of this one; returns the first one's process id. `notified` is told of
+/// the steps, and given the terminal.
 pub(crate) fn restore(
-    o: &Options,
     parsed: &Parsed,
     what: &Restoring<'_>,
     criu: &Path,
     images: &Path,
+    notified: Notified<'_>,
 ) -> Result<i32> {
     let beside = match std::fs::read(images.join(OWN_FILE)) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -129,95 +156,88 @@ pub(crate) fn restore(
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Beside::default(),
         Err(e) => return Err(Error::on("open", images.join(OWN_FILE), e)),
     };
-    let pid_file = images.join(format!(".creel-{}.pid", what.id));
-    let _ = std::fs::remove_file(&pid_file);
-    let mut args: Vec<OsString> = vec!["criu".into(), "restore".into()];
-    let mut add = |flag: &str, value: &dyn AsRef<std::ffi::OsStr>| {
-        args.push(flag.into());
-        args.push(value.as_ref().to_owned());
-    };
-    add("--images-dir", &images);
-    add("--log-file", &"restore.log");
-    add("--root", &what.rootfs);
-    add("--pidfile", &pid_file);
-    args.extend(["--restore-detached".into(), "--restore-sibling".into(), "--mntns-compat-mode".into()]);
-    common(parsed, what.spec, &mut args)?;
-    for flag in ["lsm-profile", "lsm-mount-context"] {
+    let task = Task::Restore;
+    let mut opts = Message::default();
+    let held = Held::open(parsed, images, &mut opts)?;
+    common(parsed, what.spec, task, &mut opts)?;
+    opts.flag(6, true).flag(26, true).text(13, what.rootfs);
+    for (flag, number) in [("lsm-profile", 53), ("lsm-mount-context", 63)] {
         if let Some(value) = parsed.value(flag) {
-            args.extend([format!("--{flag}").into(), value.to_owned()]);
+            opts.text(number, value);
         }
     }
     for (place, host) in &beside.mounts {
         let source = spec_source(what.spec, place).unwrap_or_else(|| host.clone());
-        args.extend(["--external".into(), format!("mnt[{place}]:{}", source.display()).into()]);
+        opts.inner(23, &pair(place, &source.to_string_lossy()));
     }
-    for (number, name) in beside.descriptors.iter().enumerate() {
-        if name.starts_with("pipe:") {
-            args.extend(["--inherit-fd".into(), format!("fd[{number}]:{name}").into()]);
-        }
+    let mut inherited = |key: &str, fd: i64| {
+        let mut message = Message::default();
+        message.text(1, key).number(2, fd);
+        opts.inner(27, &message);
+    };
+    for (number, name) in beside.descriptors.iter().enumerate().filter(|(_, name)| name.starts_with("pipe:"))
+    {
+        inherited(name, number as i64);
     }
-    let prepared = Prepared::new(criu, &args, what)?;
-    o.log.debug(&format!("{} {args:?}", criu.display()));
-    let ended = prepared.run()?;
-    if ended != Ended::Exited(0) {
-        return Err(failed("restore", parsed, images, "restore.log", b""));
+    let joined = joined_namespaces(what.spec)?;
+    for (key, file) in &joined {
+        inherited(key, i64::from(file.as_raw_fd()));
     }
-    let text = std::fs::read_to_string(&pid_file).map_err(|e| Error::on("open", &pid_file, e))?;
-    let _ = std::fs::remove_file(&pid_file);
-    text.trim().parse().map_err(|_| Error::Invalid(format!("CRIU tells no process id but {text:?}")))
+    let worker = Worker {
+        criu,
+        entry: what.cgroup.map(Cgroup::entry).transpose()?,
+        mount: Some(what.rootfs.to_owned()),
+        inherit: joined.iter().map(|(_, file)| file.as_raw_fd()).collect(),
+    };
+    let restored =
+        worker.run(task, &opts, notified).map_err(|e| failed("RESTORE", &e, parsed, images, task))?;
+    drop(held);
+    restored.ok_or_else(|| Error::Invalid("CRIU tells no process id".into()))
 }
 
-/// All that the child needs between its birth and the execve.
-struct Prepared {
-    exec: Exec,
-    entry: Option<creel_cgroup::Entry>,
-    rootfs: PathBuf,
-}
-
-impl Prepared {
-    fn new(criu: &Path, args: &[OsString], what: &Restoring<'_>) -> Result<Prepared> {
-        let text = |text: &std::ffi::OsStr| {
-            CString::new(text.as_bytes()).map_err(|_| Error::Invalid("an argument holds a NUL".into()))
+/// Namespaces that the Spec joins, with the keys that the checkpoint gave them.
+fn joined_namespaces(spec: &Spec) -> Result<Vec<(&'static str, OwnedFd)>> {
+    let mut found = Vec::new();
+    for one in spec.linux.iter().flat_map(|linux| &linux.namespaces) {
+        let key = match one.kind {
+            NamespaceKind::Network => "extRootNetNS",
+            NamespaceKind::Pid => "extRootPidNS",
+            _ => continue,
         };
-        let argv = args.iter().map(|arg| text(arg)).collect::<Result<_>>()?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let envp = vec![text(&[OsString::from("PATH="), path].into_iter().collect::<OsString>())?];
-        let entry = what.cgroup.map(Cgroup::entry).transpose()?;
-        Ok(Prepared {
-            exec: Exec::new(text(criu.as_os_str())?, argv, envp),
-            entry,
-            rootfs: what.rootfs.to_owned(),
-        })
-    }
-
-    /// Runs CRIU in the container's control group and in a mount namespace of its own, in which the container's root is
-    /// a mount, as CRIU wants it: none is made on the host.
-    fn run(self) -> Result<Ended> {
-        let unified = self.entry.as_ref().and_then(creel_cgroup::Entry::unified);
-        let cloned = clone(&Clone { flags: creel_sys::clone::NEWNS, cgroup: unified });
-        match cloned.map_err(|e| Error::call("cannot clone a process for CRIU", e))? {
-            Cloned::Parent { pidfd, .. } => {
-                let whom = Whom::Pidfd(std::os::fd::AsFd::as_fd(&pidfd));
-                let ended = wait(whom, true).map_err(|e| Error::call("cannot wait for CRIU", e))?;
-                Ok(ended.map_or(Ended::Exited(1), |(_, ended)| ended))
-            }
-            Cloned::Child => {
-                let _ = self.become_criu();
-                exit_now(1)
-            }
+        if let Some(path) = one.path.as_deref().filter(|path| !path.is_empty()) {
+            let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|e| Error::on("open", path, e))?;
+            found.push((key, file));
         }
     }
+    Ok(found)
+}
 
-    fn become_criu(&self) -> rustix::io::Result<()> {
-        if let Some(entry) = &self.entry {
-            entry.join_v1()?;
-        }
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private)?;
-        rustix::mount::mount_bind_recursive(&self.rootfs, &self.rootfs)?;
-        let _ = creel_sys::signal::set_mask(creel_sys::signal::SignalSet::EMPTY);
-        self.exec.run();
-        Err(rustix::io::Errno::NOENT)
+/// Directories that CRIU reaches through this process's descriptors.
+struct Held {
+    _images: OwnedFd,
+    _work: Option<OwnedFd>,
+}
+
+impl Held {
+    fn open(parsed: &Parsed, images: &Path, opts: &mut Message) -> Result<Held> {
+        let open = |path: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::on("open", path, e))
+        };
+        let images = open(images)?;
+        opts.number(1, i64::from(images.as_raw_fd()));
+        let work = match parsed.value("work-path") {
+            Some(dir) => {
+                let dir = options::absolute(Path::new(dir))?;
+                std::fs::create_dir_all(&dir).map_err(|e| Error::on("mkdir", &dir, e))?;
+                let work = open(&dir)?;
+                opts.number(17, i64::from(work.as_raw_fd()));
+                Some(work)
+            }
+            None => None,
+        };
+        Ok(Held { _images: images, _work: work })
     }
 }
 
@@ -256,46 +276,44 @@ fn parent_path(parsed: &Parsed, images: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-fn page_server(parsed: &Parsed, args: &mut Vec<OsString>) -> Result<()> {
+fn page_server(parsed: &Parsed, opts: &mut Message) -> Result<()> {
     let Some(server) = parsed.text("page-server") else { return Ok(()) };
     let (address, port) = server
         .rsplit_once(':')
         .filter(|(address, port)| !address.is_empty() && !port.is_empty())
         .ok_or_else(|| Error::Invalid("Use --page-server ADDRESS:PORT to specify page server".into()))?;
     let port: u16 = port.parse().map_err(|_| Error::Invalid("Invalid port number".into()))?;
-    let address = address.trim_matches(['[', ']']);
-    args.extend(["--page-server", "--address", address, "--port"].map(OsString::from));
-    args.push(port.to_string().into());
+    let mut message = Message::default();
+    message.text(1, address.trim_matches(['[', ']'])).number(2, i64::from(port));
+    opts.inner(11, &message);
     Ok(())
 }
 
 /// What a dump and a restore have in common.
-fn common(parsed: &Parsed, spec: &Spec, args: &mut Vec<OsString>) -> Result<()> {
-    args.push("-v4".into());
-    if let Some(dir) = parsed.value("work-path") {
-        let dir = options::absolute(Path::new(dir))?;
-        std::fs::create_dir_all(&dir).map_err(|e| Error::on("mkdir", &dir, e))?;
-        args.extend(["--work-dir".into(), dir.into_os_string()]);
+fn common(parsed: &Parsed, spec: &Spec, task: Task, opts: &mut Message) -> Result<()> {
+    opts.number(9, 4).text(10, log_name(task)).flag(12, true).flag(50, true);
+    for (flag, number) in SAME_FLAGS {
+        opts.flag(number, parsed.on(flag));
     }
-    args.extend(SAME_FLAGS.iter().filter(|flag| parsed.on(flag)).map(|flag| format!("--{flag}").into()));
-    let mode = parsed.text("manage-cgroups-mode");
-    match mode.as_deref() {
-        None => args.push("--manage-cgroups=ignore".into()),
-        Some(mode @ ("soft" | "full" | "strict" | "ignore")) => {
-            args.push(format!("--manage-cgroups={mode}").into());
-        }
+    let mode = match parsed.text("manage-cgroups-mode").as_deref() {
+        // The container's groups are made here.
+        None | Some("ignore") => 0,
+        Some("soft") => 3,
+        Some("full") => 4,
+        Some("strict") => 5,
         Some(other) => return Err(Error::Invalid(format!("Invalid manage-cgroups-mode value: {other}"))),
-    }
+    };
+    opts.flag(24, true).number(34, mode);
     if let Some(other) = parsed.all("empty-ns").find(|kind| kind != "network") {
         return Err(Error::Invalid(format!("namespace {other:?} is not supported")));
     }
     // Network devices are whoever's made them.
     if own_network(spec) {
-        args.extend(["--empty-ns".into(), "net".into()]);
+        opts.number(38, i64::from(libc::CLONE_NEWNET));
     }
     let config = spec.annotations.get("org.criu.config").map(String::as_str).unwrap_or("/etc/criu/runc.conf");
     if !config.is_empty() && Path::new(config).is_file() {
-        args.extend(["--config".into(), config.into()]);
+        opts.text(51, config);
     }
     Ok(())
 }
@@ -306,22 +324,21 @@ fn own_network(spec: &Spec) -> bool {
 }
 
 /// Namespaces that were joined: CRIU leaves them to others.
-fn external_namespaces(spec: &Spec, pid: i32) -> Vec<OsString> {
+fn external_namespaces(spec: &Spec, pid: i32) -> Vec<String> {
     let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    let mut args = Vec::new();
-    for one in namespaces.into_iter().filter(|one| one.path.is_some()) {
+    let joined =
+        namespaces.into_iter().filter(|one| one.path.as_deref().is_some_and(|path| !path.is_empty()));
+    let name = |one: &creel_types::spec::Namespace| {
         let (word, key) = match one.kind {
             NamespaceKind::Network => ("net", "extRootNetNS"),
             NamespaceKind::Pid => ("pid", "extRootPidNS"),
-            _ => continue,
+            _ => return None,
         };
-        if let Ok(link) = std::fs::read_link(format!("/proc/{pid}/ns/{word}"))
-            && let Some(inode) = link.to_string_lossy().split(['[', ']']).nth(1)
-        {
-            args.extend(["--external".into(), format!("{word}[{inode}]:{key}").into()]);
-        }
-    }
-    args
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/{word}")).ok()?;
+        let inode = link.to_string_lossy().split(['[', ']']).nth(1)?.to_owned();
+        Some(format!("{word}[{inode}]:{key}"))
+    };
+    joined.filter_map(name).collect()
 }
 
 /// Where the Spec has a bind mount from.
@@ -401,14 +418,13 @@ fn external(container: &[Mounted], host: &[Mounted]) -> BTreeMap<String, PathBuf
 }
 
 /// An error with what CRIU says in its log.
-fn failed(what: &str, parsed: &Parsed, images: &Path, log: &str, stderr: &[u8]) -> Error {
+fn failed(what: &str, error: &Error, parsed: &Parsed, images: &Path, task: Task) -> Error {
     let dir = parsed.value("work-path").map_or(images.to_owned(), PathBuf::from);
-    let text = std::fs::read_to_string(dir.join(log)).unwrap_or_default();
+    let log = dir.join(log_name(task));
+    let text = std::fs::read_to_string(&log).unwrap_or_default();
     let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error (")).collect();
     let last = errors.iter().rev().take(3).rev().copied().collect::<Vec<_>>().join("; ");
-    let stderr = String::from_utf8_lossy(stderr);
-    let said = if last.is_empty() { stderr.trim() } else { &last };
-    Error::Invalid(format!("criu failed to {what}: {said}; log file: {}", dir.join(log).display()))
+    Error::Invalid(format!("criu failed: type {what} {error}: {last}; log file: {}", log.display()))
 }
 
 #[cfg(test)]
@@ -443,15 +459,22 @@ mod tests {
 
     #[test]
     fn page_servers() {
-        let args = |server: &str| {
+        let written = |server: &str| {
             let verb = crate::verbs::find("checkpoint").unwrap();
             let words = ["--page-server".into(), server.into()];
             let parsed = crate::flags::parse(verb.flags, &words, false).unwrap();
-            let mut args = Vec::new();
-            page_server(&parsed, &mut args).map(|()| args).map_err(|e| e.to_string())
+            let mut opts = Message::default();
+            page_server(&parsed, &mut opts).map(|()| opts).map_err(|e| e.to_string())
         };
-        assert_eq!(args("10.0.0.1:27").unwrap(), ["--page-server", "--address", "10.0.0.1", "--port", "27"]);
-        assert_eq!(args("[::1]:27").unwrap()[2], "::1");
-        assert!(args(":27").is_err() && args("x:").is_err() && args("x:y").is_err());
+        let message = |address: &str, port| {
+            let mut inner = Message::default();
+            inner.text(1, address).number(2, port);
+            let mut outer = Message::default();
+            outer.inner(11, &inner);
+            outer
+        };
+        assert_eq!(written("10.0.0.1:27").unwrap(), message("10.0.0.1", 27));
+        assert_eq!(written("[::1]:27").unwrap(), message("::1", 27));
+        assert!(written(":27").is_err() && written("x:").is_err() && written("x:y").is_err());
     }
 }
