@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::strict::{ObjectOnly, or_default};
+use crate::strict::{ObjectOnly, not_empty, or_default};
 pub use crate::strict::{ReadError, from_json};
 
 macro_rules! documents {
@@ -377,8 +377,9 @@ documents! {
         /// Which.
         #[serde(rename = "type")]
         pub kind: NamespaceKind,
-        /// The namespace to join; a new one if absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// The namespace to join; a new one if absent. An empty text is read as absent, since that is how programs that
+        /// know no absent text write it.
+        #[serde(default, deserialize_with = "not_empty", skip_serializing_if = "Option::is_none")]
         pub path: Option<String>,
     }
 

@@ -35,6 +35,11 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     })
 }
 
+/// A text that is there and says something.
+pub(crate) fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
 /// A deserializer that takes a structure from an object only: serde would also take it from an array, field by field,
 /// which no other reader of these documents does.
 pub(crate) struct ObjectOnly<D>(pub(crate) D);
@@ -111,6 +116,15 @@ mod tests {
         ] {
             let text = error(json);
             assert!(text.starts_with(start), "{json}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_without_a_path_is_a_new_one() {
+        use crate::spec::Namespace;
+        for (text, path) in [("\"\"", None), ("null", None), ("\"/x\"", Some("/x"))] {
+            let json = format!("{{\"type\":\"ipc\",\"path\":{text}}}");
+            assert_eq!(from_json::<Namespace>(json.as_bytes()).unwrap().path.as_deref(), path);
         }
     }
 
