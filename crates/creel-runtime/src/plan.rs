@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::devices::{self, DeviceNode};
 use crate::mounts::{self, CgroupHierarchy, MountStep};
 use crate::process::{self, ProcessPlan};
-use crate::{Error, Rootfs, namespaces, validate};
+use crate::{Error, Rootfs, filter, namespaces, validate};
 
 /// What the host contributes to a plan; gathered once by the executor, given by hand in tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -404,8 +404,7 @@ pub fn plan(
     // The agent gets its listener while the container is created, which callers wait for before they start it. From here
     // on the filter holds for this program's own last calls, too, and the agent answers for those that it names.
     let seccomp = linux.seccomp.as_ref();
-    let notifies =
-        seccomp.is_some_and(|filter| filter.syscalls.iter().any(|r| r.action == "SCMP_ACT_NOTIFY"));
+    let notifies = seccomp.is_some_and(filter::has_agent);
     if notifies {
         steps.push(Step::Seccomp);
     }
