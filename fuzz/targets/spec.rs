@@ -1,19 +1,25 @@
 //! Runtime specifications, from their JSON to the plan: what is planned was validated, ends in one execve behind the
-//! gate, and mounts nothing at a path that leads elsewhere.
+//! gate, mounts nothing at a path that leads elsewhere, and maps no id that is none. Errors name a field.
 #![no_main]
 
 use std::path::Path;
 
 use creel_fuzz::{is_plain, json};
-use creel_runtime::{Facts, Rootfs, Step, plan, validate};
-use creel_types::spec::Spec;
+use creel_runtime::mounts::MountStep;
+use creel_runtime::{Facts, Rootfs, Step, Wishes, plan, validate};
+use creel_types::spec::{Spec, from_json};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some(spec) = json::<Spec>(data) else { return };
+    let Some(spec) = json::<Spec>(data) else {
+        let error = from_json::<Spec>(data).expect_err("serde_json refused it");
+        assert!(!error.path.is_empty() && !error.reason.is_empty());
+        return;
+    };
+    assert_eq!(from_json::<Spec>(data).as_ref(), Ok(&spec));
     let verdict = validate(&spec);
     let rootfs = Rootfs::Directory("/root".into());
-    let plan = plan("id", &spec, Path::new("/bundle"), &rootfs, None, &Facts::default());
+    let plan = plan("id", &spec, Path::new("/bundle"), &rootfs, Wishes::default(), &Facts::default());
     let Ok(plan) = plan else { return };
     assert!(verdict.is_ok(), "planned and not valid: {verdict:?}");
 
@@ -26,7 +32,22 @@ fuzz_target!(|data: &[u8]| {
     for step in &plan.steps {
         assert!(!step.group().is_empty() && !step.title().is_empty());
         match step {
-            Step::Mount { mount } => assert!(is_plain(Path::new(mount.destination())), "{mount:?}"),
+            Step::Mount { mount } => {
+                assert!(is_plain(Path::new(mount.destination())), "{mount:?}");
+                if let MountStep::Bind { id_map: Some(map), .. } = mount {
+                    for id in map.uids.iter().chain(&map.gids) {
+                        assert!(id.size > 0 && id.container_id.checked_add(id.size).is_some(), "{id:?}");
+                        assert!(id.host_id.checked_add(id.size).is_some(), "{id:?}");
+                    }
+                    assert!(!map.uids.is_empty() && !map.gids.is_empty());
+                }
+            }
+            Step::Process { process } => {
+                let ids = [process.uid, process.gid];
+                assert!(ids.iter().chain(&process.groups).all(|id| *id != u32::MAX), "{process:?}");
+                assert!(process.env.iter().all(|entry| entry.contains('=') && !entry.contains('\0')));
+                assert!(process.umask <= 0o777 && !process.args.is_empty());
+            }
             Step::Device { device } => assert!(device.path.starts_with('/'), "{device:?}"),
             Step::Sysctl { path, .. } => assert!(is_plain(&Path::new("/proc/sys").join(path)), "{path}"),
             _ => {}
