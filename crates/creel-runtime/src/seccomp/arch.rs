@@ -127,24 +127,36 @@ impl Arch {
     /// Names and numbers, as `seccomp_data.nr` shows them.
     pub(super) fn calls(self) -> Names<u32> {
         let mut calls = Names::with_capacity_and_hasher(512, Default::default());
-        match self {
-            Arch::X86_64 => read(numbers::X86_64, 0, &mut calls),
-            Arch::X86 => read(numbers::X86, 0, &mut calls),
-            Arch::X32 => {
-                read(numbers::X86_64, X32_BIT, &mut calls);
-                for name in numbers::NOT_X32.split_ascii_whitespace() {
-                    calls.remove(name);
-                }
-                read(numbers::X32_OWN, X32_BIT, &mut calls);
-            }
-            Arch::Aarch64 => read(numbers::AARCH64, 0, &mut calls),
-            Arch::Arm => read(numbers::ARM, 0, &mut calls),
-        }
+        self.each_call(|name, number| {
+            calls.insert(name, number);
+        });
         calls
+    }
+
+    /// Calls `visit` with every name and number; nothing is put into a table.
+    pub(super) fn each_call(self, mut visit: impl FnMut(&'static str, u32)) {
+        match self {
+            Arch::X86_64 => read(numbers::X86_64, 0, visit),
+            Arch::X86 => read(numbers::X86, 0, visit),
+            Arch::X32 => {
+                // Those that it has not, and those that have another number there.
+                let words =
+                    [numbers::NOT_X32, numbers::X32_OWN].into_iter().flat_map(str::split_ascii_whitespace);
+                let others: Names<()> = words.map(|name| (name, ())).collect();
+                read(numbers::X86_64, X32_BIT, |name, number| {
+                    if !others.contains_key(name) {
+                        visit(name, number);
+                    }
+                });
+                read(numbers::X32_OWN, X32_BIT, visit);
+            }
+            Arch::Aarch64 => read(numbers::AARCH64, 0, visit),
+            Arch::Arm => read(numbers::ARM, 0, visit),
+        }
     }
 }
 
-fn read(table: &'static str, bit: u32, calls: &mut Names<u32>) {
+fn read(table: &'static str, bit: u32, mut visit: impl FnMut(&'static str, u32)) {
     let mut next = 0;
     for word in table.split_ascii_whitespace() {
         // No call's name begins with a digit.
@@ -152,7 +164,7 @@ fn read(table: &'static str, bit: u32, calls: &mut Names<u32>) {
             next = number;
             continue;
         }
-        calls.insert(word, next | bit);
+        visit(word, next | bit);
         next += 1;
     }
 }

@@ -1,7 +1,7 @@
 //! From rules to a program.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use creel_sys::seccomp::Instruction;
 use creel_types::spec::{Seccomp, SyscallArg, SyscallRule};
@@ -85,6 +85,7 @@ pub(super) fn program(filter: &Seccomp, arches: &[Arch]) -> Result<Vec<Instructi
         ));
     }
     let rules = filter.syscalls.iter().map(Rule::read).collect::<Result<Vec<_>, _>>()?;
+    let profile = Profile::new(&rules);
 
     let mut out = Assembler::default();
     let mut next = out.answer(answer::KILL_PROCESS);
@@ -93,14 +94,14 @@ pub(super) fn program(filter: &Seccomp, arches: &[Arch]) -> Result<Vec<Instructi
         let table = match arch {
             // Reached through x86_64's, whose audit number is the same.
             Arch::X32 if has(Arch::X86_64) => continue,
-            arch => tree(&mut out, *arch, &rules, default)?,
+            arch => tree(&mut out, *arch, &profile, default)?,
         };
         let mut body = table;
         if matches!(arch, Arch::X86_64 | Arch::X32) {
             let killed = out.answer(answer::KILL_PROCESS);
             let (native, x32) = match (arch, has(Arch::X32)) {
                 (Arch::X32, _) => (killed, table),
-                (_, true) => (table, tree(&mut out, Arch::X32, &rules, default)?),
+                (_, true) => (table, tree(&mut out, Arch::X32, &profile, default)?),
                 _ => {
                     // A tracer that skips a call sets its number to -1.
                     let killed = out.answer(answer::KILL_PROCESS);
@@ -264,43 +265,92 @@ enum Verdict<'a> {
     Conditional(Vec<(Cow<'a, [Condition]>, u32)>),
 }
 
-fn verdicts<'a>(
-    arch: Arch,
+impl Verdict<'_> {
+    /// Takes an answer without conditions, unless there is one already.
+    fn answer(&mut self, value: u32) {
+        if matches!(self, Verdict::Conditional(_)) {
+            *self = Verdict::Answer(value);
+        }
+    }
+}
+
+/// The rules that are about each name. Made once for all architectures: their tables are walked and looked up here, and
+/// not the other way round, so that no table of theirs has to be built.
+struct Profile<'a> {
     rules: &'a [Rule<'a>],
-    default: u32,
-) -> Result<(BTreeMap<u32, Verdict<'a>>, Option<u32>), Error> {
-    let (calls, multiplexed) = (arch.calls(), arch.multiplexed());
-    let mut verdicts: BTreeMap<u32, Verdict<'a>> = BTreeMap::new();
-    let mut newest = None;
-    for rule in rules {
-        for name in rule.names {
-            let direct = calls.get(name.as_str()).map(|number| (*number, None));
-            let muxed = multiplexed
-                .get(name.as_str())
-                .and_then(|(through, first)| calls.get(through).map(|number| (*number, Some(*first))));
-            for (number, first) in direct.into_iter().chain(muxed) {
-                newest = newest.max(Some(number));
-                if rule.answer == default {
-                    continue;
+    /// First and last link of a name.
+    ends: HashMap<&'a str, (usize, usize)>,
+    /// A rule, and the next link of the same name (itself at the end).
+    links: Vec<(usize, usize)>,
+}
+
+impl<'a> Profile<'a> {
+    fn new(rules: &'a [Rule<'a>]) -> Profile<'a> {
+        let names = rules.iter().map(|rule| rule.names.len()).sum();
+        let mut profile =
+            Profile { rules, ends: HashMap::with_capacity(names), links: Vec::with_capacity(names) };
+        for (index, rule) in rules.iter().enumerate() {
+            for name in rule.names {
+                let link = profile.links.len();
+                profile.links.push((index, link));
+                let (_, last) = profile.ends.entry(name).or_insert((link, link));
+                profile.links[*last].1 = link;
+                *last = link;
+            }
+        }
+        profile
+    }
+
+    /// The rules about a name, in their order.
+    fn about(&self, name: &str) -> impl Iterator<Item = usize> {
+        let mut next = self.ends.get(name).map(|(first, _)| *first);
+        std::iter::from_fn(move || {
+            let link = next?;
+            let (rule, following) = self.links[link];
+            next = (following != link).then_some(following);
+            Some(rule)
+        })
+    }
+
+    /// What happens to the calls of one architecture, by their numbers, and the newest that is named.
+    fn verdicts(&self, arch: Arch, default: u32) -> Result<(Vec<(u32, Verdict<'a>)>, Option<u32>), Error> {
+        let multiplexed = arch.multiplexed();
+        let mut named: Vec<(u32, usize, Option<Condition>)> = Vec::with_capacity(self.links.len());
+        arch.each_call(|name, number| {
+            named.extend(self.about(name).map(|rule| (number, rule, None)));
+            if matches!(name, "socketcall" | "ipc") {
+                for (inner, (_, first)) in multiplexed.iter().filter(|(_, (through, _))| *through == name) {
+                    named.extend(self.about(inner).map(|rule| (number, rule, Some(*first))));
                 }
-                for conditions in rule.alternatives(first) {
-                    if conditions.is_empty() {
-                        if !matches!(verdicts.get(&number), Some(Verdict::Answer(_))) {
-                            verdicts.insert(number, Verdict::Answer(rule.answer));
-                        }
-                        continue;
-                    }
-                    match verdicts.entry(number).or_insert_with(|| Verdict::Conditional(Vec::new())) {
-                        Verdict::Answer(_) => {}
-                        // Each takes an instruction and more.
-                        Verdict::Conditional(list) if list.len() > MAX => return Err(Error::TooLong),
-                        Verdict::Conditional(list) => list.push((conditions, rule.answer)),
-                    }
+            }
+        });
+        named.sort_by_key(|(number, rule, _)| (*number, *rule));
+        let newest = named.last().map(|(number, ..)| *number);
+        let mut verdicts: Vec<(u32, Verdict<'a>)> = Vec::with_capacity(named.len());
+        for (number, index, first) in named {
+            let rule = &self.rules[index];
+            if rule.answer == default {
+                continue;
+            }
+            if verdicts.last().is_none_or(|(last, _)| *last != number) {
+                verdicts.push((number, Verdict::Conditional(Vec::new())));
+            }
+            let Some((_, verdict)) = verdicts.last_mut() else { continue };
+            if rule.conditions.is_empty() && first.is_none() {
+                verdict.answer(rule.answer);
+                continue;
+            }
+            for conditions in rule.alternatives(first) {
+                match verdict {
+                    Verdict::Answer(_) => {}
+                    // Each takes an instruction and more.
+                    Verdict::Conditional(list) if list.len() > MAX => return Err(Error::TooLong),
+                    Verdict::Conditional(list) => list.push((conditions, rule.answer)),
                 }
             }
         }
+        Ok((verdicts, newest))
     }
-    Ok((verdicts, newest))
 }
 
 /// Whether the default lets calls through, so that unknown ones need no ENOSYS (a tracer answers for itself).
@@ -309,11 +359,11 @@ fn lets_through(default: u32) -> bool {
 }
 
 /// Writes one architecture's tree; the call's number is in the accumulator.
-fn tree<'a>(out: &mut Assembler, arch: Arch, rules: &'a [Rule<'a>], default: u32) -> Result<Label, Error> {
-    let (verdicts, newest) = verdicts(arch, rules, default)?;
+fn tree(out: &mut Assembler, arch: Arch, profile: &Profile<'_>, default: u32) -> Result<Label, Error> {
+    let (verdicts, newest) = profile.verdicts(arch, default)?;
     let unknown = if lets_through(default) { default } else { answer::ERRNO | ENOSYS };
-    let mut ranges: Vec<(u32, Verdict<'a>)> = Vec::new();
-    let mut add = |start: u32, verdict: Verdict<'a>| {
+    let mut ranges = Vec::new();
+    let mut add = |start: u32, verdict| {
         if ranges.last().is_none_or(|(_, last)| *last != verdict) {
             ranges.push((start, verdict));
         }
