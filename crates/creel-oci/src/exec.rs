@@ -51,6 +51,11 @@ pub(crate) fn exec(
     let doors = doors(cgroup.as_ref(), &below, loaded.record.pid)?;
     let init = loaded.init()?;
 
+    let initial = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
+    if let Some(mask) = initial.and_then(creel_runtime::scheduling::mask) {
+        // In runc's words.
+        o.log.debug(&format!("affinity: {mask}"));
+    }
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
     o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
     let mut waiting = creel_runtime::prepare_exec(ExecOptions {

@@ -8,7 +8,7 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
-use crate::error::{Error, plain};
+use crate::error::{Error, WireKind, plain};
 use crate::filter;
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
@@ -183,8 +183,14 @@ impl Child {
                     self.timings = timings;
                     return Ok(());
                 }
-                Some((Message::Failed { step, message, errno, kind }, _)) => {
+                Some((Message::Failed { step, mut message, errno, kind }, _)) => {
                     self.end();
+                    // What was passed over may be why; nobody is told of it otherwise.
+                    if !matches!(kind, WireKind::ProgramNotFound | WireKind::ProgramNotExecutable) {
+                        for warning in &self.warnings {
+                            message = format!("{message} ({warning})");
+                        }
+                    }
                     return Err(report::failure(step, message, errno, kind));
                 }
                 None if started => return Ok(()),

@@ -163,6 +163,13 @@ pub(crate) fn affinity(wanted: &ExecCpuAffinity) -> Result<Affinity, Error> {
     Ok(Affinity { initial: read("initial", &wanted.initial)?, last: read("final", &wanted.last)? })
 }
 
+/// A list of processors like `0-3,7` as a hexadecimal mask, for logs; `None` for what is no such list.
+pub fn mask(list: &str) -> Option<String> {
+    let words = lists::parse(list)?;
+    let text = words.iter().rev().map(|word| format!("{word:016x}")).collect::<String>();
+    Some(format!("0x{}", text.trim_start_matches('0')))
+}
+
 /// Applies what holds for all of a container's processes and what this one asks for.
 pub(crate) fn apply(
     scheduler: Option<&Scheduler>,
@@ -244,6 +251,13 @@ mod tests {
         ] {
             assert!(deadline(wrong.0, wrong.1, wrong.2).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn masks() {
+        assert_eq!(mask("0,1").as_deref(), Some("0x3"));
+        assert_eq!(mask("64,0").as_deref(), Some("0x10000000000000001"));
+        assert_eq!(mask("x"), None);
     }
 
     #[test]

@@ -60,6 +60,7 @@ tests![
     devices,
     devices_in_a_user_namespace,
     unknown_capabilities_warn,
+    warnings_come_with_an_error,
     ids_at_the_edge,
     environments,
     schedulers,

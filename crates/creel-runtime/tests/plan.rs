@@ -215,8 +215,8 @@ fn refusals() {
         &spec,
         None,
         &expect![[r#"
-        linux.namespaces: a container without a mount namespace of its own is not supported: its root would be the host's business
-    "#]],
+            hostname: without a UTS namespace the host would be renamed
+        "#]],
     );
     let mut spec = docker_like(&["sh"]);
     spec.mounts.push(mount("/", "tmpfs", "tmpfs", ""));

@@ -22,6 +22,18 @@ pub(crate) fn unknown_capabilities_warn() {
     finish(&started.pidfd);
 }
 
+/// What cannot be granted and is an error says with it what was left out before.
+pub(crate) fn warnings_come_with_an_error() {
+    let mut spec = shell("true");
+    spec.process.as_mut().unwrap().capabilities = Some(Capabilities {
+        bounding: vec!["CAP_FLY".into()],
+        inheritable: vec!["CAP_KILL".into()],
+        ..Capabilities::default()
+    });
+    let error = run(&spec).unwrap_err().to_string();
+    assert!(error.contains("capability sets") && error.contains("[CAP_FLY]"), "{error}");
+}
+
 pub(crate) fn ids_at_the_edge() {
     let mut spec = shell("id -u; id -g; id -G");
     spec.process.as_mut().unwrap().user = User {
