@@ -58,10 +58,9 @@ pub(crate) fn split(path: &str) -> (&str, &str) {
 pub fn mountpoint(root: BorrowedFd<'_>, path: &str, make: Make) -> std::io::Result<OwnedFd> {
     match ensure(root, path, make) {
         Ok((fd, _)) => Ok(fd),
-        Err(fault) => Err(fault.errno.map_or_else(
-            || std::io::Error::other(fault.message.clone()),
-            std::io::Error::from_raw_os_error,
-        )),
+        Err(fault) => Err(fault
+            .errno
+            .map_or_else(|| std::io::Error::other(fault.message.clone()), std::io::Error::from_raw_os_error)),
     }
 }
 
