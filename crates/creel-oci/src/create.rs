@@ -60,7 +60,10 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
             None => None,
         };
-        let started = created.start().map_err(not_started)?;
+        let started = created.start().map_err(|error| match error {
+            creel_runtime::Error::Program { .. } => Error::Program(error).during(NOT_STARTED),
+            _ => not_started(error),
+        })?;
         o.log.debug("init: closing the pipe to signal completion: the program runs");
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record, &order.spec)?;
@@ -189,8 +192,11 @@ fn run_creators_hooks(record: &Record, spec: &Spec, pid: i32) -> Result<()> {
 
 /// An error of the runtime library at the start of a process, with runc's words before it.
 pub(crate) fn not_started(error: creel_runtime::Error) -> Error {
-    Error::Runtime(error).during("unable to start container process")
+    Error::Runtime(error).during(NOT_STARTED)
 }
+
+/// runc's words before whatever keeps a process from starting.
+const NOT_STARTED: &str = "unable to start container process";
 
 /// Takes the id, and writes down where everything will be before any of it is made.
 fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)> {

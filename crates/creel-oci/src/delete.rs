@@ -101,7 +101,7 @@ pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::
         if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
             // Callers of crun look for the last words.
             let text = error.to_string().replace("exit status", "poststop hook failed with exit code");
-            o.log.warn(&format!("error running poststop hook #{number}: {text}"));
+            o.log.warn(&text.replacen("hook #0", &format!("hook #{number}"), 1));
         }
     }
 }

@@ -55,6 +55,10 @@ pub enum Error {
         /// The error itself.
         inner: Box<Error>,
     },
+    /// The kernel has refused the program when everything else was done. Without a log file runc's callers see the bare
+    /// line, for there it is the container's process that says so.
+    #[error("{0}")]
+    Program(creel_runtime::Error),
     /// An error whose exit status is not 1.
     #[error("{inner}")]
     WithCode {
@@ -84,6 +88,23 @@ impl Error {
     /// Puts what was tried before the error.
     pub(crate) fn during(self, what: impl Into<String>) -> Error {
         Error::During { what: what.into(), inner: Box::new(self) }
+    }
+
+    /// Whether this is the kernel's refusal of the program.
+    pub(crate) fn is_bare(&self) -> bool {
+        match self {
+            Error::Program(_) => true,
+            Error::During { inner, .. } | Error::WithCode { inner, .. } => inner.is_bare(),
+            _ => false,
+        }
+    }
+
+    /// The error without what was tried before.
+    pub(crate) fn innermost(&self) -> &Error {
+        match self {
+            Error::During { inner, .. } | Error::WithCode { inner, .. } => inner.innermost(),
+            other => other,
+        }
     }
 
     /// The exit status that the process ends with.
@@ -137,7 +158,7 @@ impl Classify for Error {
             Error::Exists | Error::NotRunning | Error::NotPaused | Error::State(_) => ErrorKind::Conflict,
             Error::NotExist => ErrorKind::NotFound,
             Error::System(_, kind) => *kind,
-            Error::Runtime(error) => error.kind(),
+            Error::Runtime(error) | Error::Program(error) => error.kind(),
             Error::Cgroup(error) => error.kind(),
             Error::During { inner, .. } | Error::WithCode { inner, .. } => inner.kind(),
         }

@@ -109,7 +109,12 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
     match run(&options, verb, &parsed, &inherited) {
         Ok(code) => code,
         Err(error) => {
-            options.log.fail(&error.to_string());
+            let text = error.to_string();
+            if error.is_bare() {
+                options.log.fail_bare(&text, &error.innermost().to_string());
+            } else {
+                options.log.fail(&text);
+            }
             error.code()
         }
     }

@@ -89,6 +89,14 @@ impl Log {
         }
     }
 
+    /// As [`Log::fail`], for an error that has no line of its own on standard error.
+    pub(crate) fn fail_bare(&self, message: &str, bare: &str) {
+        match self.file {
+            Some(_) => self.fail(message),
+            None => to_stderr(&format!("{bare}\n")),
+        }
+    }
+
     /// Something could not be done exactly as asked.
     pub(crate) fn warn(&self, message: &str) {
         self.write(Level::Warning, message);

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use creel_cgroup::Entry;
-use creel_sys::{keyctl, mount as sys, ns, process};
+use creel_sys::signal::SignalSet;
+use creel_sys::{keyctl, mount as sys, ns, process, signal};
 use creel_types::ErrorKind;
 use creel_types::spec::Hook;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Uid};
@@ -337,19 +338,26 @@ impl Init {
     }
 
     fn gate(&mut self) -> Result<(), Fault> {
-        self.reporter.send(&Message::Ready(std::mem::take(&mut self.timings)), &[]);
-        match self.gate.take() {
-            Some(listener) => {
-                // Who waits here for long must not hold what only the creator needed: the host's directories (which a
-                // container could find in its /proc/1/fd), or a pipe at whose other end somebody waits.
-                let mut keep = vec![self.reporter.number(), listener.as_raw_fd()];
-                keep.extend(&self.preserve_fds);
-                creel_sys::close_range::close_all_but(&keep)?;
-                self.reporter.accept(&listener)
-            }
-            None if self.reporter.wait() => Ok(()),
-            None => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
-        }
+        let ready = Message::Ready(std::mem::take(&mut self.timings));
+        let Some(listener) = self.gate.take() else {
+            self.reporter.send(&ready, &[]);
+            let open = self.reporter.wait();
+            let gone = || Fault::new(ErrorKind::Unavailable, "the creator is gone");
+            return if open { Ok(()) } else { Err(gone()) };
+        };
+        // Who waits here for long must not hold what only the creator needed: the host's directories (which a container
+        // could find in its /proc/1/fd), or a pipe at whose other end somebody waits.
+        let mut keep = vec![self.reporter.number(), listener.as_raw_fd()];
+        keep.extend(&self.preserve_fds);
+        creel_sys::close_range::close_all_but(&keep)?;
+        // The kernel keeps from process 1 of a pid namespace what it has no handler for; blocked signals come through.
+        let quitting = SignalSet::of(&[libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM]);
+        let before = signal::set_mask(quitting)?;
+        let signals = signal::signalfd(quitting)?;
+        self.reporter.send(&ready, &[]);
+        self.reporter.accept(&listener, &signals)?;
+        signal::set_mask(before)?;
+        Ok(())
     }
 }
 

@@ -50,6 +50,20 @@ pub(crate) fn split(path: &str) -> (&str, &str) {
     }
 }
 
+/// The object that `path` names inside `root`, made with its parents if it is missing, as an `O_PATH` descriptor: a
+/// place to mount on, for those who mount without [`crate::create()`].
+///
+/// # Errors
+/// The kernel's.
+pub fn mountpoint(root: BorrowedFd<'_>, path: &str, make: Make) -> std::io::Result<OwnedFd> {
+    match ensure(root, path, make) {
+        Ok((fd, _)) => Ok(fd),
+        Err(fault) => Err(fault
+            .errno
+            .map_or_else(|| std::io::Error::other(fault.message.clone()), std::io::Error::from_raw_os_error)),
+    }
+}
+
 /// The object that `path` names inside `root`, made with its parents if it is missing. The second value tells whether
 /// it was there already.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, make: Make) -> Result<(OwnedFd, bool), Fault> {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use creel_sys::fdpass;
 use creel_types::ErrorKind;
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, WireKind};
@@ -91,9 +92,21 @@ impl Reporter {
         if self.wait() { Ok(()) } else { Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")) }
     }
 
-    /// Waits at a listening socket for the one who opens the gate; his connection carries the reports from then on.
-    pub(crate) fn accept(&mut self, listener: &OwnedFd) -> Result<(), Fault> {
+    /// Waits at a listening socket for the one who opens the gate; his connection carries the reports from then on. A
+    /// signal that is readable at `signals` ends the process.
+    pub(crate) fn accept(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> Result<(), Fault> {
         loop {
+            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if let Some(info) = creel_sys::signal::read_signalfd(signals)? {
+                creel_sys::process::exit_now(128 + info.signal);
+            }
+            if !fds[0].revents().contains(PollFlags::IN) {
+                continue;
+            }
             match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
                 Ok(connection) => {
                     self.socket = connection;

@@ -6,13 +6,17 @@
 mod rpc;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use creel_cgroup::{Cgroup, Layout};
+use creel_runtime::path::Make;
+use creel_sys::clone::{Clone, Cloned, clone};
+use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_types::spec::{NamespaceKind, Spec};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 
 use self::rpc::{Message, Notified, Task, Worker};
@@ -183,6 +187,7 @@ pub(crate) fn restore(
     for (key, file) in &joined {
         inherited(key, i64::from(file.as_raw_fd()));
     }
+    make_mountpoints(what.spec, what.rootfs)?;
     let worker = Worker {
         criu,
         entry: what.cgroup.map(Cgroup::entry).transpose()?,
@@ -193,6 +198,61 @@ pub(crate) fn restore(
         worker.run(task, &opts, notified).map_err(|e| failed("RESTORE", &e, parsed, images, task))?;
     drop(held);
     restored.ok_or_else(|| Error::Invalid("CRIU tells no process id".into()))
+}
+
+/// Makes the places of the Spec's mounts in the root file system, as `create` would: a restore may be the first that
+/// sees it. Places in bind mounts are made with these mounted, in a mount namespace that ends with the process in it.
+fn make_mountpoints(spec: &Spec, rootfs: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::call("cannot make the places of the mounts", e);
+    let cloned = clone(&Clone { flags: creel_sys::clone::NEWNS, cgroup: None }).map_err(failed)?;
+    match cloned {
+        Cloned::Child => exit_now(i32::from(mount_sources(spec, rootfs).is_err())),
+        Cloned::Parent { pidfd, .. } => match wait(Whom::Pidfd(pidfd.as_fd()), true).map_err(failed)? {
+            Some((_, Ended::Exited(0))) => Ok(()),
+            _ => Err(Error::Invalid(format!("cannot make the places of the mounts in {}", rootfs.display()))),
+        },
+    }
+}
+
+fn mount_sources(spec: &Spec, rootfs: &Path) -> std::io::Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(rootfs, flags, Mode::empty())?;
+    let tmpfs: Vec<&str> = spec
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind.as_deref() == Some("tmpfs"))
+        .map(|mount| mount.destination.trim_end_matches('/'))
+        .collect();
+    let in_tmpfs = |place: &str| {
+        tmpfs.iter().any(|dir| place.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/')))
+    };
+    for mount in &spec.mounts {
+        // CRIU brings a tmpfs back with all that is in it, and cgroups are below /sys.
+        if in_tmpfs(&mount.destination)
+            || mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup"))
+        {
+            continue;
+        }
+        let source = mount
+            .source
+            .as_deref()
+            .filter(|_| mount.options.iter().any(|option| option == "bind" || option == "rbind"));
+        let Some(source) = source else {
+            creel_runtime::path::mountpoint(root.as_fd(), &mount.destination, Make::Directory)?;
+            continue;
+        };
+        let tree =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = rustix::mount::open_tree(rustix::fs::CWD, source, tree)?;
+        let stat = rustix::fs::fstat(&tree)?;
+        let is_dir = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+        let make = if is_dir { Make::Directory } else { Make::File };
+        let target = creel_runtime::path::mountpoint(root.as_fd(), &mount.destination, make)?;
+        creel_sys::mount::attach(&tree, &target)?;
+    }
+    Ok(())
 }
 
 /// Namespaces that the Spec joins, with the keys that the checkpoint gave them.

@@ -59,7 +59,8 @@ fn a_created_process_holds_nothing_of_its_creator_s() {
     let pid = place.pid("c");
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
         let target = fs::read_link(entry.path()).unwrap().to_string_lossy().into_owned();
-        let allowed = target == "/dev/null" || target.starts_with("socket:");
+        let allowed =
+            target == "/dev/null" || target.starts_with("socket:") || target == "anon_inode:[signalfd]";
         assert!(allowed, "descriptor {:?} is {target}", entry.file_name());
     }
     // A caller that waits for the end of a pipe does not wait for the container.
@@ -73,6 +74,21 @@ fn a_created_process_holds_nothing_of_its_creator_s() {
     assert!(output.status.success());
     for id in ["c", "p"] {
         place.ok(&["delete", "--force", id]);
+    }
+    place.finish();
+}
+
+#[test]
+fn a_created_process_ends_by_a_signal() {
+    let Some(place) = Place::new() else { return };
+    for signal in ["TERM", "INT", "HUP", "QUIT", "KILL"] {
+        let bundle = place.bundle("c", &["sleep", "1000"], |_| {});
+        place.create("c", &bundle);
+        // What no process would die of does not keep it from starting.
+        place.ok(&["kill", "c", "WINCH"]);
+        place.ok(&["kill", "c", signal]);
+        place.until("c", "stopped");
+        place.ok(&["delete", "c"]);
     }
     place.finish();
 }

@@ -68,6 +68,18 @@ fn programs_that_cannot_be_run() {
     let directory = place.bundle("d", &["/etc"], |_| {});
     let said = place.fails(1, &["run", "--bundle", directory.to_str().unwrap(), "d"]);
     assert!(said.ends_with("exec: \"/etc\": is a directory"), "{said}");
+    // What only the kernel finds out: the container's process says so itself, as with runc.
+    let here = place.dir.path();
+    let script = here.join("script");
+    fs::write(&script, "#!/nope\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let bound = place.bundle("b", &["/tmp/script"], |spec| {
+        let mount = json!({ "destination": "/tmp", "type": "bind", "source": here, "options": ["bind"] });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let output = place.call(&["run", "--bundle", bound.to_str().unwrap(), "b"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "exec /tmp/script: no such file or directory\n");
     place.running("c");
     let said = place.fails(255, &["exec", "c", "nope"]);
     assert_eq!(said, format!("exec failed: {start}exec: \"nope\": executable file not found in $PATH"));
