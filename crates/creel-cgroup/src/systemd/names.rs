@@ -37,8 +37,7 @@ impl Place {
         if name.is_empty() {
             return Err(wrong("has an empty name"));
         }
-        let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@');
-        if let Some(bad) = unit.chars().find(|c| !known(*c)) {
+        if let Some(bad) = unit.chars().find(|c| !is_known(*c)) {
             return Err(wrong(&format!("has the character {bad:?}, which no unit can have in its name")));
         }
         if unit.len() > 255 {
@@ -62,6 +61,11 @@ impl Place {
     }
 }
 
+/// Whether a character can be in a unit's name (systemd.unit(5)).
+fn is_known(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '_' | '.' | '\\' | '@')
+}
+
 /// The path of a slice's group: each dash is a level, so that `a-b.slice` is `/a.slice/a-b.slice`; `-.slice` is the root.
 pub(crate) fn expand(slice: &str) -> Result<String> {
     let wrong = || {
@@ -73,7 +77,10 @@ pub(crate) fn expand(slice: &str) -> Result<String> {
     if name == "-" {
         return Ok("/".into());
     }
-    let good = |part: &str| !part.is_empty() && !part.contains(['/', '\0', '\n']) && part != "..";
+    let good = |part: &str| !part.is_empty() && part.chars().all(is_known);
+    if slice.len() > 255 {
+        return Err(wrong());
+    }
     let mut path = String::new();
     let mut prefix = String::new();
     for part in name.split('-') {
@@ -100,9 +107,17 @@ mod tests {
         ] {
             assert_eq!(expand(slice).unwrap(), want);
         }
-        for slice in
-            ["", ".slice", "system", "-a.slice", "a-.slice", "a--b.slice", "a/b.slice", "a.slice/../b.slice"]
-        {
+        for slice in [
+            "",
+            ".slice",
+            "system",
+            "-a.slice",
+            "a-.slice",
+            "a--b.slice",
+            "a/b.slice",
+            "a.slice/../b.slice",
+            "a b.slice",
+        ] {
             assert!(expand(slice).is_err(), "{slice}");
         }
     }
