@@ -68,6 +68,7 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         masks: Masks::default(),
         to_seal: Vec::new(),
         exec: None,
+        env: Vec::new(),
         hooks,
         gate,
         group_by_pid,
@@ -78,7 +79,8 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
     process::umask(0);
     for step in &plan.steps {
         // Under the filter no more questions are asked, not even for the time.
-        let begun = (!matches!(step, Step::Seccomp | Step::Execute)).then(Instant::now);
+        let filtered = matches!(step, Step::Seccomp | Step::StartContainerHooks { .. } | Step::Execute);
+        let begun = (!filtered).then(Instant::now);
         if let Err(fault) = init.apply(&plan, step) {
             let code = match fault.kind {
                 ErrorKind::ProgramNotFound => 127,
@@ -107,6 +109,8 @@ struct Init {
     /// Mounts that become read-only when everything is in place.
     to_seal: Vec<OwnedFd>,
     exec: Option<creel_sys::process::Exec>,
+    /// The environment of the container's program.
+    env: Vec<String>,
     hooks: Inside,
     gate: Option<OwnedFd>,
     group_by_pid: bool,
@@ -263,7 +267,12 @@ impl Init {
                 self.run_hooks(&plan.id, "createContainer", &self.hooks.create_container, "creating")
             }
             Step::StartContainerHooks { .. } => {
-                self.run_hooks(&plan.id, "startContainer", &self.hooks.start_container, "created")
+                // One without an environment of its own has the program's, as with runc.
+                let mut list = self.hooks.start_container.clone();
+                for hook in list.iter_mut().filter(|hook| hook.env.is_empty()) {
+                    hook.env.clone_from(&self.env);
+                }
+                self.run_hooks(&plan.id, "startContainer", &list, "created")
             }
         }
     }
@@ -321,6 +330,7 @@ impl Init {
         } else {
             program::prepare(&found, &process.args, &env)?
         });
+        self.env = env;
         Ok(())
     }
 

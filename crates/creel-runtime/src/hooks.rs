@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,6 +93,9 @@ fn run_one(hook: &Hook, state: &State<'_>, directory: &Path) -> Result<(), Strin
         (false, _) => Err(format!("it did not end in time and was killed{text}")),
         (true, Some(0)) => Ok(()),
         (true, Some(code)) => Err(format!("exit status {code}{text}")),
+        (true, None) if status.signal() == Some(libc::SIGSYS) => {
+            Err(format!("bad system call: the filter does not allow what it did{text}"))
+        }
         (true, None) => Err(format!("it ended with {status}{text}")),
     }
 }

@@ -409,11 +409,12 @@ pub fn plan(
         steps.push(Step::Seccomp);
     }
     steps.push(Step::Gate);
-    if !hooks.start_container.is_empty() {
-        steps.push(Step::StartContainerHooks { count: hooks.start_container.len() });
-    }
+    // Those hooks come from the image as much as the program does: the filter holds for them, too.
     if seccomp.is_some() && !notifies {
         steps.push(Step::Seccomp);
+    }
+    if !hooks.start_container.is_empty() {
+        steps.push(Step::StartContainerHooks { count: hooks.start_container.len() });
     }
     steps.push(Step::Execute);
 

@@ -572,6 +572,27 @@ fn hooks() {
     });
     assert_eq!(text(run_on(&inside, &overlay(dir.path()))), "started\nbox\n");
     assert_eq!(std::fs::read_to_string(path(&dir, "created")).unwrap(), "/var/tmp\nbox\n");
+    // Without an environment of its own the hook has the program's; and the filter holds for it as for the program.
+    let mut bare = hook("echo $WORD $HOME > /dev/shm/word".into(), None);
+    bare.env.clear();
+    inside.process.as_mut().unwrap().env.push("WORD=program".into());
+    inside.hooks.as_mut().unwrap().start_container = vec![bare];
+    assert_eq!(text(run_on(&inside, &overlay(dir.path()))), "program /root\n");
+    let linux = inside.linux.as_mut().unwrap();
+    let refused = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
+    linux.seccomp = Some(serde_json::from_value(refused).unwrap());
+    let making = "mkdir /dev/shm/made 2>/dev/null; test -d /dev/shm/made; echo $? > /dev/shm/word";
+    inside.hooks.as_mut().unwrap().start_container = vec![hook(making.into(), None)];
+    assert_eq!(text(run_on(&inside, &overlay(dir.path()))), "1\n");
+    let killed = serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]});
+    inside.linux.as_mut().unwrap().seccomp = Some(serde_json::from_value(killed).unwrap());
+    // The last command, so that the shell becomes it.
+    inside.hooks.as_mut().unwrap().start_container = vec![hook("exec mkdir /dev/shm/made".into(), None)];
+    let error = run_on(&inside, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("startContainer hook #0: /bin/sh: bad system call"), "{error}");
+    inside.linux.as_mut().unwrap().seccomp = None;
     inside.hooks.as_mut().unwrap().start_container = vec![hook("exit 4".into(), None)];
     let error = run_on(&inside, &overlay(dir.path())).unwrap_err().to_string();
     assert!(
