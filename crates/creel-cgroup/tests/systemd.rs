@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -233,4 +235,101 @@ fn slices_with_nobody_in_them() {
     group.remove().unwrap();
     assert!(group.dirs().all(|dir| !dir.exists()));
     let _ = Command::new("systemctl").args(["stop", "creeltest.slice"]).status();
+}
+
+/// A user who is nobody else's.
+const NOBODY: u32 = 65_534;
+
+/// An ordinary user's systemd, started as `pam_systemd` does where it is installed; ended at the end.
+struct Manager {
+    runtime: PathBuf,
+    drop_in: PathBuf,
+}
+
+impl Manager {
+    fn start() -> Manager {
+        let manager = Manager {
+            runtime: format!("/run/user/{NOBODY}").into(),
+            drop_in: format!("/run/systemd/system/user@{NOBODY}.service.d").into(),
+        };
+        fs::create_dir_all(&manager.runtime).unwrap();
+        fs::set_permissions(&manager.runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        chown(&manager.runtime, Some(NOBODY), Some(NOBODY)).unwrap();
+        fs::create_dir_all(&manager.drop_in).unwrap();
+        let text = format!("[Service]\nEnvironment=XDG_RUNTIME_DIR={}\n", manager.runtime.display());
+        fs::write(manager.drop_in.join("creeltest.conf"), text).unwrap();
+        manager.systemctl(&["daemon-reload"]);
+        manager.systemctl(&["start", &format!("user@{NOBODY}.service")]);
+        manager
+    }
+
+    fn systemctl(&self, args: &[&str]) -> bool {
+        Command::new("systemctl").args(args).status().unwrap().success()
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.systemctl(&["stop", &format!("user@{NOBODY}.service")]);
+        let _ = fs::remove_dir_all(&self.drop_in);
+        let _ = fs::remove_dir_all(&self.runtime);
+        self.systemctl(&["daemon-reload"]);
+    }
+}
+
+#[test]
+fn an_ordinary_user_asks_his_own() {
+    let Some(h) = host() else { return };
+    if h.layout() != Layout::V2 {
+        println!("skipped: users have their own groups in cgroup v2 alone");
+        return;
+    }
+    let manager = Manager::start();
+    // The very test program, as that user; it may be in a place that he cannot reach.
+    let copy = manager.runtime.join("test");
+    fs::copy("/proc/self/exe", &copy).unwrap();
+    chown(&copy, Some(NOBODY), Some(NOBODY)).unwrap();
+    let out = Command::new(&copy)
+        .args(["--exact", "part_of_an_ordinary_user", "--ignored", "--nocapture"])
+        .env("XDG_RUNTIME_DIR", &manager.runtime)
+        .env_remove("DBUS_SESSION_BUS_ADDRESS")
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    println!("{text}");
+}
+
+/// What [`an_ordinary_user_asks_his_own`] runs as that user.
+#[test]
+#[ignore = "is run by another test, as another user"]
+fn part_of_an_ordinary_user() {
+    let h = Hierarchies::detect().unwrap();
+    let path = format!(":creeltest:mine{}", std::process::id());
+    let asked = resources(r#"{"pids": {"limit": 20}, "devices": [{"allow": false, "access": "rwm"}]}"#);
+    let request = Request {
+        cgroups_path: Some(&path),
+        id: "mine",
+        annotations: &BTreeMap::new(),
+        resources: &asked,
+        rootless: true,
+    };
+    let process = Idle::new();
+    let group = systemd::create(&h, &request, Some(process.pid())).unwrap().group;
+    let above = format!("/user.slice/user-{NOBODY}.slice/user@{NOBODY}.service/user.slice/");
+    assert!(group.path().starts_with(&above), "{}", group.path());
+    assert_eq!(groups(process.pid()), [group.path()]);
+    assert_eq!(read(&group, "pids", "pids.max", "pids.max"), "20");
+    // Each is a connection of its own to the private socket.
+    for limit in 30..40 {
+        group.update(&resources(&format!(r#"{{"pids": {{"limit": {limit}}}}}"#))).unwrap();
+        assert_eq!(read(&group, "pids", "pids.max", "pids.max"), limit.to_string());
+    }
+    group.kill_all().unwrap();
+    drop(process);
+    group.remove().unwrap();
+    assert!(group.dirs().all(|dir| !dir.exists()));
 }

@@ -97,7 +97,9 @@ impl Bus {
     pub(crate) fn over(stream: UnixStream, private: bool) -> io::Result<Bus> {
         let mut bus =
             Bus { stream, serial: 0, signals: VecDeque::new(), deadline: Instant::now() + PATIENCE };
-        bus.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        // All at once, and nothing more before it answers: a message that systemd's private socket reads in one piece
+        // with the BEGIN stays unseen until something else arrives.
+        bus.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let refused =
             |line: &str| io::Error::new(io::ErrorKind::PermissionDenied, format!("it answers {line:?}"));
         let line = bus.line()?;
@@ -108,7 +110,6 @@ impl Bus {
         if !line.starts_with("OK") {
             return Err(refused(&line));
         }
-        bus.stream.write_all(b"BEGIN\r\n")?;
         if !private {
             let hello = |member: &str, body| Message {
                 kind: Kind::Call,

@@ -126,9 +126,13 @@ fn create_over(mut bus: Bus, h: &Hierarchies, request: &Request<'_>, pid: Option
     }
     check_usage(h, &path, request.resources)?;
     let mut resources = request.resources.clone();
+    if request.rootless {
+        // Neither he nor his systemd may load programs: what he cannot open he cannot open in a container.
+        resources.devices.clear();
+    }
+    let (limits, notes) = props::limits(&resources, host)?;
     round(&mut resources, None);
     let mut properties = props::unit(&place, pid, host);
-    let (limits, notes) = props::limits(request.resources, host)?;
     properties.extend(limits);
     properties.extend(text::properties(request.annotations)?);
     let unit = Unit { name: place.unit, user: request.rootless };
@@ -306,6 +310,9 @@ pub(crate) fn update(group: &Cgroup, r: &mut Resources) -> Result<()> {
 
 fn update_over(bus: &mut Bus, group: &Cgroup, name: &str, r: &mut Resources) -> Result<()> {
     let host = host(bus, group.hierarchies())?;
+    if group.unit().is_some_and(|unit| unit.user) {
+        r.devices.clear();
+    }
     round(r, Some(group));
     let (properties, _) = props::limits(r, host)?;
     if properties.is_empty() {
