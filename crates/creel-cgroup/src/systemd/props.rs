@@ -314,37 +314,37 @@ mod tests {
             COMMON,
             V2,
             expect![[r#"
-            DeviceAllow: a(ss) []
-            DevicePolicy: s "strict"
-            DeviceAllow: a(ss) [("/dev/block/8:0", "rwm"), ("char-*", "m"), ("char-136", "rwm")]
-            MemoryMax: t 33554432
-            MemoryLow: t 25165824
-            MemorySwapMax: t 33554432
-            CPUWeight: t 17
-            CPUQuotaPeriodUSec: t 1000000
-            CPUQuotaPerSecUSec: t 500000
-            AllowedCPUs: ay [13]
-            AllowedMemoryNodes: ay [1]
-            IOWeight: t 7475
-            TasksMax: t 20
-        "#]],
+                DeviceAllow: a(ss) []
+                DevicePolicy: s "strict"
+                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rwm"), ("/dev/block/8:0", "rwm")]
+                MemoryMax: t 33554432
+                MemoryLow: t 25165824
+                MemorySwapMax: t 33554432
+                CPUWeight: t 17
+                CPUQuotaPeriodUSec: t 1000000
+                CPUQuotaPerSecUSec: t 500000
+                AllowedCPUs: ay [13]
+                AllowedMemoryNodes: ay [1]
+                IOWeight: t 7475
+                TasksMax: t 20
+            "#]],
         );
         check(
             COMMON,
             V1,
             expect![[r#"
-            DeviceAllow: a(ss) []
-            DevicePolicy: s "strict"
-            DeviceAllow: a(ss) [("/dev/block/8:0", "rwm"), ("char-*", "m"), ("char-136", "rwm")]
-            MemoryLimit: t 33554432
-            CPUShares: t 100
-            CPUQuotaPeriodUSec: t 1000000
-            CPUQuotaPerSecUSec: t 500000
-            AllowedCPUs: ay [13]
-            AllowedMemoryNodes: ay [1]
-            BlockIOWeight: t 750
-            TasksMax: t 20
-        "#]],
+                DeviceAllow: a(ss) []
+                DevicePolicy: s "strict"
+                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rwm"), ("/dev/block/8:0", "rwm")]
+                MemoryLimit: t 33554432
+                CPUShares: t 100
+                CPUQuotaPeriodUSec: t 1000000
+                CPUQuotaPerSecUSec: t 500000
+                AllowedCPUs: ay [13]
+                AllowedMemoryNodes: ay [1]
+                BlockIOWeight: t 750
+                TasksMax: t 20
+            "#]],
         );
         check(
             r#"{"memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}}"#,
