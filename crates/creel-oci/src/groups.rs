@@ -1,7 +1,7 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
 use creel_cgroup::{Cgroup, Hierarchies, systemd};
-use creel_types::spec::{DeviceRule, Resources, Spec};
+use creel_types::spec::{DeviceRule, NamespaceKind, Resources, Spec};
 
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -85,7 +85,31 @@ pub(crate) fn make_unit(o: &Options, spec: &Spec, id: &str, pid: i32) -> Result<
     let resources = resources(spec);
     let made = systemd::create(&Hierarchies::detect()?, &request(o, spec, id, &resources), Some(pid))?;
     made.notes.iter().for_each(|note| o.log.warn(note));
+    if !o.rootless {
+        give(&made.group, spec)?;
+    }
     Ok(made.group)
+}
+
+/// Gives the group to the container's root, if that is another user, sees nothing above the group and may write to the
+/// group's files: what runs inside (systemd, say) makes groups of its own then, as with runc. On failure it is removed.
+fn give(group: &Cgroup, spec: &Spec) -> Result<()> {
+    match inner_root(spec) {
+        Some(uid) => Ok(group.give_to(uid).inspect_err(|_| drop(group.remove()))?),
+        None => Ok(()),
+    }
+}
+
+/// The container's root as the host numbers it, if its group is to be his.
+fn inner_root(spec: &Spec) -> Option<u32> {
+    let linux = spec.linux.as_ref()?;
+    let new = |kind: NamespaceKind| linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_none());
+    let read_only = |options: &[String]| options.iter().any(|option| matches!(option.as_str(), "ro" | "rro"));
+    let writable = spec.mounts.iter().any(|mount| {
+        mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup")) && !read_only(&mount.options)
+    });
+    let root = linux.uid_mappings.iter().find(|map| map.container_id == 0)?;
+    (new(NamespaceKind::User) && new(NamespaceKind::Cgroup) && writable).then_some(root.host_id)
 }
 
 fn cgroups_path(spec: &Spec) -> Option<&str> {
@@ -97,7 +121,9 @@ pub(crate) fn make(o: &Options, group: &Group, spec: &Spec) -> Result<Option<Cgr
     let Group::Intended(hierarchies, path) = group else { return Ok(None) };
     let resources = resources(spec);
     if !o.rootless {
-        return Ok(Some(Cgroup::create(hierarchies, path, &resources)?));
+        let made = Cgroup::create(hierarchies, path, &resources)?;
+        give(&made, spec)?;
+        return Ok(Some(made));
     }
     let explicit = cgroups_path(spec).is_some();
     let made = Cgroup::create_delegated(hierarchies, path, &resources, explicit)?;
@@ -149,6 +175,25 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_a_group_is() {
+        let spec = |mount: &str, namespaces: &str| -> Spec {
+            let text = format!(
+                r#"{{"ociVersion": "1.3.0", "mounts": [{mount}], "linux": {{"namespaces": [{namespaces}],
+                    "uidMappings": [{{"containerID": 0, "hostID": 100000, "size": 65536}}]}}}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let mount =
+            r#"{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}"#;
+        let both = r#"{"type": "user"}, {"type": "cgroup"}"#;
+        assert_eq!(inner_root(&spec(mount, both)), Some(100_000));
+        assert_eq!(inner_root(&spec(&mount.replace("rw", "ro"), both)), None);
+        assert_eq!(inner_root(&spec("", both)), None);
+        assert_eq!(inner_root(&spec(mount, r#"{"type": "user"}"#)), None);
+        assert_eq!(inner_root(&spec(mount, r#"{"type": "user"}, {"type": "cgroup", "path": "/x"}"#)), None);
+    }
 
     #[test]
     fn no_tasks_or_no_limit() {
