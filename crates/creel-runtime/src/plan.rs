@@ -3,7 +3,7 @@
 //! The list is what the container's process does, from its birth to the execve of the program; the creator's own part
 //! is small (clone, control group descriptors, the gate). `creel explain` prints it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
@@ -385,7 +385,10 @@ pub fn plan(
         steps.push(Step::Sysctl { path: process::sysctl_path(name), value: value.clone() });
     }
     steps.extend(linux.readonly_paths.iter().map(|path| Step::ReadonlyPath { path: path.clone() }));
-    steps.extend(linux.masked_paths.iter().map(|path| Step::MaskedPath { path: path.clone() }));
+    // Once is enough.
+    let mut masked = BTreeSet::new();
+    let once = linux.masked_paths.iter().filter(|path| masked.insert(path.as_str()));
+    steps.extend(once.map(|path| Step::MaskedPath { path: path.clone() }));
     if sealed > 0 {
         steps.push(Step::SealMounts { count: sealed });
     }

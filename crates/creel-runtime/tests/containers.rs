@@ -227,13 +227,18 @@ fn mounts_are_dockers() {
 }
 
 fn masked_and_readonly_paths() {
-    let text = text(run(&shell(
+    let mut spec = shell(
         "wc -c < /proc/interrupts; wc -c < /proc/keys; ls /sys/firmware | wc -l; touch /sys/firmware/x; \
-         echo 1 > /proc/sys/kernel/panic; echo 0 > /proc/irq/default_smp_affinity; true",
-    )));
+         echo 1 > /proc/sys/kernel/panic; echo 0 > /proc/irq/default_smp_affinity; \
+         grep -c ' /sys/firmware ' /proc/self/mountinfo; true",
+    );
+    // Twice is once.
+    spec.linux.as_mut().unwrap().masked_paths.push("/sys/firmware".into());
+    let text = text(run(&spec));
     let mut lines = text.lines();
     assert_eq!([lines.next(), lines.next(), lines.next()], [Some("0"), Some("0"), Some("0")], "{text}");
     assert_eq!(text.matches("Read-only file system").count(), 3, "{text}");
+    assert!(text.ends_with("\n1\n"), "{text}");
 }
 
 fn devices_work() {

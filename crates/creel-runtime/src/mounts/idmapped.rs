@@ -7,11 +7,12 @@ use creel_sys::mount::{self as sys, EMPTY_PATH, MountAttr, RECURSIVE};
 use creel_sys::pidfd;
 use creel_sys::process::{Whom, exit_now, set_pdeathsig, wait};
 use creel_types::ErrorKind;
+use creel_types::spec::NamespaceKind;
 use rustix::fs::{Mode, OFlags};
 
 use super::IdMap;
 use crate::error::Fault;
-use crate::idmap;
+use crate::{idmap, sources};
 
 /// The namespaces made so far: mounts with the same map share one.
 #[derive(Debug, Default)]
@@ -22,9 +23,14 @@ pub(crate) struct Maps {
 impl Maps {
     /// Has the mount `tree`, which is attached nowhere, show owners through a map.
     pub(crate) fn apply(&mut self, tree: &OwnedFd, map: &IdMap) -> Result<(), Fault> {
-        let same = |known: &IdMap| known.uids == map.uids && known.gids == map.gids;
+        let same =
+            |known: &IdMap| (&known.uids, &known.gids, &known.joined) == (&map.uids, &map.gids, &map.joined);
         if !self.made.iter().any(|(known, _)| same(known)) {
-            let made = namespace(map).map_err(|fault| fault.context("cannot make the map of ids"))?;
+            let made = match &map.joined {
+                Some(path) => sources::open_namespace(NamespaceKind::User, path),
+                None => namespace(map),
+            };
+            let made = made.map_err(|fault| fault.context("cannot make the map of ids"))?;
             self.made.push((map.clone(), made));
         }
         let Some((_, namespace)) = self.made.iter().find(|(known, _)| same(known)) else { return Ok(()) };

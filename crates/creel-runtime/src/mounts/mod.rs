@@ -37,6 +37,9 @@ pub struct IdMap {
     pub uids: Vec<IdMapping>,
     /// Group ids.
     pub gids: Vec<IdMapping>,
+    /// The user namespace whose maps are taken, if there are none of these: the one that the container joins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joined: Option<String>,
     /// Whether the mounts below it are mapped too.
     pub recursive: bool,
 }
@@ -230,14 +233,16 @@ fn id_map(field: &str, mount: &Mount, asked: Option<bool>, linux: &Linux) -> Res
         (true, true, Some(_)) => (&linux.uid_mappings, &linux.gid_mappings),
         _ => (uids, gids),
     };
-    if uids.is_empty() || gids.is_empty() {
+    let joined = linux.namespaces.iter().find(|space| space.kind == NamespaceKind::User);
+    let joined = joined.and_then(|space| space.path.clone()).filter(|_| uids.is_empty() && gids.is_empty());
+    if joined.is_none() && (uids.is_empty() || gids.is_empty()) {
         let text =
-            "an idmapped mount needs uidMappings and gidMappings, its own or those of a new user namespace";
+            "an idmapped mount needs uidMappings and gidMappings, its own or those of a user namespace";
         return Err(Error::invalid(field, text));
     }
     validate::check_maps(&format!("{field}.uidMappings"), uids)?;
     validate::check_maps(&format!("{field}.gidMappings"), gids)?;
-    Ok(Some(IdMap { uids: uids.clone(), gids: gids.clone(), recursive: asked == Some(true) }))
+    Ok(Some(IdMap { uids: uids.clone(), gids: gids.clone(), joined, recursive: asked == Some(true) }))
 }
 
 /// An absolute destination without doubled slashes, `.` and `..` (which stays at the root as in a chroot). A relative

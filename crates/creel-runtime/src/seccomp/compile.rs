@@ -257,6 +257,9 @@ impl Rule<'_> {
     }
 }
 
+/// Calls with what happens to them, by number, and the newest call that a filter names.
+type Judged<'a> = (Vec<(u32, Verdict<'a>)>, Option<u32>);
+
 /// What happens to one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Verdict<'a> {
@@ -313,7 +316,7 @@ impl<'a> Profile<'a> {
     }
 
     /// What happens to the calls of one architecture, by their numbers, and the newest that is named.
-    fn verdicts(&self, arch: Arch, default: u32) -> Result<(Vec<(u32, Verdict<'a>)>, Option<u32>), Error> {
+    fn verdicts(&self, arch: Arch, default: u32) -> Result<Judged<'a>, Error> {
         let multiplexed = arch.multiplexed();
         let mut named: Vec<(u32, usize, Option<Condition>)> = Vec::with_capacity(self.links.len());
         arch.each_call(|name, number| {

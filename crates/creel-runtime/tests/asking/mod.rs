@@ -65,6 +65,9 @@ pub(crate) fn environments() {
     };
     env(&mut spec, &["PATH=/bin", "A=1", "HOME=/x", "B=", "A=2=3"]);
     assert_eq!(text(run(&spec)), "PATH=/bin\nA=2=3\nHOME=/x\nB=\n");
+    // An empty home directory is none.
+    env(&mut spec, &["PATH=/bin", "HOME=/x", "HOME="]);
+    assert_eq!(text(run(&spec)), "PATH=/bin\nHOME=/root\n");
     for wrong in ["NAME", "", "=x", "A=b\0c"] {
         env(&mut spec, &[wrong]);
         assert!(run(&spec).unwrap_err().to_string().starts_with("process.env: "), "{wrong:?}");
