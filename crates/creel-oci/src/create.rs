@@ -211,7 +211,7 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     if !o.cgroups_optional {
         record.group = groups::intended(o, &order.spec, id)?;
     }
-    let root = Root::make(&o.root)?;
+    let root = Root::make(&o.root, !o.root_given && !options::is_root())?;
     let entry = root.create(id)?;
     // From the moment it is written down as ours, everything in the group may be killed.
     if let Err(error) = record.group.refuse_occupied() {

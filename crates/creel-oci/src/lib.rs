@@ -120,7 +120,14 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
     }
 }
 
-/// The name of a program in error texts, as runc has it.
+/// Whether bytes that are read as a container's record mean the same when they are written and read again; also true
+/// for bytes that are no record. For tests from outside, like the fuzzer's.
+pub fn record_round_trips(bytes: &[u8]) -> bool {
+    record::Record::parse(bytes)
+        .map_or(true, |record| record::Record::parse(&record.to_json()).is_ok_and(|again| again == record))
+}
+
+/// The arguments as text.
 fn texts(parsed: &Parsed) -> Result<Vec<String>> {
     parsed
         .arguments

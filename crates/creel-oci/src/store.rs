@@ -65,15 +65,21 @@ impl Root {
         }
     }
 
-    /// Opens the root, which is made with its parents if need be.
-    pub(crate) fn make(path: &Path) -> Result<Root> {
+    /// Opens the root, which is made with its parents if need be. A sticky one is not swept away from a user's runtime
+    /// directory (XDG Base Directory Specification).
+    pub(crate) fn make(path: &Path, sticky: bool) -> Result<Root> {
         if let Some(root) = Root::open(path)? {
             return Ok(root);
         }
         std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
             .create(path)
             .map_err(|e| Error::on("mkdir", path, e))?;
-        Root::open(path)?.ok_or_else(|| Error::on("open", path, Errno::NOENT))
+        let root = Root::open(path)?.ok_or_else(|| Error::on("open", path, Errno::NOENT))?;
+        if sticky {
+            rustix::fs::fchmod(&root.fd, Mode::from_raw_mode(0o1700))
+                .map_err(|e| Error::on("chmod", path, e))?;
+        }
+        Ok(root)
     }
 
     /// Makes the directory of a new container, locked.
@@ -343,7 +349,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         assert!(Root::open(&path).unwrap().is_none());
-        let root = Root::make(&path).unwrap();
+        let root = Root::make(&path, false).unwrap();
         let entry = root.create("x").unwrap();
         assert!(matches!(root.create("x"), Err(Error::Exists)));
         assert!(matches!(entry.record(), Err(Error::NotExist)));
@@ -362,7 +368,7 @@ mod tests {
     #[test]
     fn a_link_in_the_root_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::make(&dir.path().join("root")).unwrap();
+        let root = Root::make(&dir.path().join("root"), false).unwrap();
         std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("../elsewhere", dir.path().join("root/x")).unwrap();
         assert!(root.entry("x").is_err());
@@ -375,7 +381,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Longer than a socket's path may be.
         let path = dir.path().join("long".repeat(40));
-        let root = Root::make(&path).unwrap();
+        let root = Root::make(&path, false).unwrap();
         let entry = root.create("x").unwrap();
         assert!(!entry.has_gate() && entry.connect_gate().unwrap().is_none());
         let gate = entry.make_gate().unwrap();

@@ -309,7 +309,8 @@ fn a_create_that_hangs_can_be_deleted() {
         spec["hooks"] = json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", "2"] }] });
     });
     let create = spawn(&place, &["create", "--bundle", bundle.to_str().unwrap(), "k"]);
-    eventually("the record", || place.ok(&["list"]).contains("creating"));
+    let listed = || String::from_utf8_lossy(&place.call(&["list"]).stdout).contains("creating");
+    eventually("the record", listed);
     place.ok(&["delete", "--force", "k"]);
     successes(vec![create]);
     place.ok(&["delete", "--force", "k"]);

@@ -102,3 +102,55 @@ fn wrong_configurations_make_nothing() {
     tried(&|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": "many" }), "limit");
     place.finish();
 }
+
+#[test]
+fn an_ordinary_user_has_containers_too() {
+    use std::os::unix::process::CommandExt;
+    let Some(place) = Place::new() else { return };
+    let home = place.dir.path().join("home");
+    for dir in [place.dir.path(), &home] {
+        fs::create_dir_all(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::os::unix::fs::chown(&home, Some(12345), Some(12345)).unwrap();
+    let bundle = place.bundle("u", &["sleep", "1000"], |spec| {
+        let linux = spec["linux"].as_object_mut().unwrap();
+        linux.remove("resources");
+        linux.remove("cgroupsPath");
+        let map = json!([{ "containerID": 0, "hostID": 12345, "size": 1 }]);
+        linux.insert("uidMappings".into(), map.clone());
+        linux.insert("gidMappings".into(), map);
+        linux["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+        spec["mounts"] = json!([
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"] },
+        ]);
+    });
+    let log = home.join("log");
+    let user = |args: &[&str]| {
+        let mut command = std::process::Command::new(crate::support::CREEL);
+        command.args(["oci", "--log"]).arg(&log).args(args).uid(12345).gid(12345);
+        command.env("XDG_RUNTIME_DIR", &home).stdin(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        if args[0] == "create" {
+            command.stdout(std::process::Stdio::null());
+        }
+        let output = command.output().unwrap();
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        assert!(output.status.success(), "{args:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    user(&["create", "--bundle", bundle.to_str().unwrap(), "u"]);
+    let root = home.join("creel-oci");
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o7777, 0o1700);
+    assert_eq!(fs::metadata(&root).unwrap().uid(), 12345);
+    user(&["start", "u"]);
+    assert_eq!(user(&["exec", "u", "id", "-u"]), "0\n");
+    let state: serde_json::Value = serde_json::from_str(&user(&["state", "u"])).unwrap();
+    assert_eq!(state["status"], json!("running"));
+    let pid = state["pid"].as_i64().unwrap() as i32;
+    assert_eq!(fs::metadata(format!("/proc/{pid}")).unwrap().uid(), 12345);
+    user(&["delete", "--force", "u"]);
+    assert!(!lives(pid));
+    place.finish();
+}
