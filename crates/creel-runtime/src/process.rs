@@ -388,7 +388,7 @@ fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result
     for cap in (0..64).filter(|cap| wanted.ambient & have & 1 << cap != 0) {
         if let Err(e) = creel_sys::caps::ambient_raise(cap) {
             let name = caps::name(cap).unwrap_or("?");
-            reporter.warn(format!("the ambient capability {name} was not set: {}", plain(&e)));
+            reporter.warn(format!("can't raise ambient capability {name}: {}", plain(&e)));
         }
     }
     Ok(())
@@ -449,7 +449,9 @@ pub(crate) fn apply(plan: &ProcessPlan, around: &Surroundings<'_>) -> Result<Vec
     streams(around.streams, (plan.uid, plan.gid), around.preserve_fds)
         .map_err(|fault| fault.context("standard descriptors"))?;
     let mut env = plan.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+    // An empty one counts as none, as with runc: the image or the caller only cleared what it inherited.
+    if !env.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        env.retain(|entry| !entry.starts_with("HOME="));
         let root = open_root()?;
         let home = user::home_of(root.as_fd(), plan.uid).unwrap_or_else(|| "/".to_string());
         env.push(format!("HOME={home}"));
