@@ -345,6 +345,11 @@ fn home_is_added() {
     assert_eq!(text(run(&spec)), "/\n");
     spec.process.as_mut().unwrap().env.push("HOME=/given".into());
     assert_eq!(text(run(&spec)), "/given\n");
+    // The last of two wins, and an empty one is none.
+    let process = spec.process.as_mut().unwrap();
+    process.env.push("HOME=".into());
+    process.user.uid = 1000;
+    assert_eq!(text(run(&spec)), "/home/web\n");
 }
 
 fn working_directory() {
