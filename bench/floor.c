@@ -67,7 +67,8 @@ static void make_groups(void) {
         tasks[ngroups++] = open(dir, O_WRONLY | O_CLOEXEC);
     }
     const char *top = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/unified";
-    if (access(top, F_OK) == 0) {
+    snprintf(dir, sizeof dir, "%s/cgroup.procs", top);
+    if (access(dir, F_OK) == 0) {
         snprintf(groups[ngroups], 160, "%s/floor-%d", top, getpid());
         if (mkdir(groups[ngroups], 0755) == 0) {
             unified = open(groups[ngroups], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
