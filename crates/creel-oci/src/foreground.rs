@@ -75,7 +75,12 @@ impl Foreground {
         } else {
             self.take_signals(pidfd, None)?;
         }
-        Ok(reap(pid))
+        let ended = reap(pid);
+        if ended.is_none() && !got[1].is_empty() && !is_child(pidfd) {
+            // Somebody else has reaped it: there is no code to be had, and nothing to wait for.
+            return Ok(Some(Ended::Exited(255)));
+        }
+        Ok(ended)
     }
 
     fn take_signals(&self, pidfd: BorrowedFd<'_>, mut relay: Option<&mut Relay>) -> Result<()> {
@@ -94,6 +99,14 @@ impl Foreground {
         }
         Ok(())
     }
+}
+
+/// Whether a process that has ended can still be waited for here.
+fn is_child(pidfd: BorrowedFd<'_>) -> bool {
+    let options = rustix::process::WaitIdOptions::EXITED
+        | rustix::process::WaitIdOptions::NOHANG
+        | rustix::process::WaitIdOptions::NOWAIT;
+    rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), options).is_ok()
 }
 
 /// Reaps every child that has ended; tells how `pid` did.

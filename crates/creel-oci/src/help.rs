@@ -36,7 +36,11 @@ pub(crate) fn general(program: &str) -> String {
 
 /// What `VERB --help` prints.
 pub(crate) fn of(program: &str, verb: &Verb) -> String {
-    let mut text = format!("NAME:\n   {program} {} - {} (runc {0})\n\nUSAGE:\n", verb.word, verb.about);
+    // Scripts look for their own name of the program here.
+    let mut text = format!(
+        "NAME:\n   {program} {0} - {1} (as runc {0}, creel-oci {0})\n\nUSAGE:\n",
+        verb.word, verb.about
+    );
     let options_word = if verb.flags.is_empty() { "" } else { " [command options]" };
     let _ = writeln!(text, "   {program} {}{options_word} {}", verb.word, verb.arguments);
     if !verb.flags.is_empty() {

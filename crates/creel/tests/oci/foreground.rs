@@ -55,11 +55,12 @@ fn the_program_starts_with_a_clean_slate_of_signals() {
 
 /// A terminal of the test's own: both ends.
 fn terminal(rows: u16, columns: u16) -> (OwnedFd, OwnedFd) {
-    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let flags =
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
     let master = rustix::pty::openpt(flags).unwrap();
     rustix::pty::unlockpt(&master).unwrap();
     let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-    let open = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let open = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
     let slave = rustix::fs::open(name, open, rustix::fs::Mode::empty()).unwrap();
     resize(&master, rows, columns);
     (master, slave)
@@ -75,7 +76,7 @@ fn the_caller_s_terminal_becomes_the_program_s() {
     let Some(place) = Place::new() else { return };
     let (master, slave) = terminal(30, 90);
     let before = rustix::termios::tcgetattr(&slave).unwrap();
-    let script = "stty size; trap 'stty size' WINCH; read -r line; echo got $line; exit 3";
+    let script = "stty size; trap 'stty size' WINCH; until read -r line; do :; done; echo got $line; exit 3";
     let bundle = place.bundle("t", &["sh", "-c", script], |spec| spec["process"]["terminal"] = json!(true));
     let stream = || Stdio::from(slave.try_clone().unwrap());
     let mut command = place.command(&["run", "--bundle", bundle.to_str().unwrap(), "t"]);
@@ -98,6 +99,7 @@ fn the_caller_s_terminal_becomes_the_program_s() {
     resize(&master, 40, 100);
     // Nobody's controlling terminal: the kernel tells no one, so the test does.
     rustix::process::kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
+    wait_for("40 100");
     File::from(master.try_clone().unwrap()).write_all(b"typed\r").unwrap();
     wait_for("got typed");
     assert_eq!(child.wait().unwrap().code(), Some(3));

@@ -192,7 +192,7 @@ fn descriptors_are_kept_only_as_asked() {
     assert_eq!(text(&output.stdout), "3\n4\nkept\n", "{}", text(&output.stderr));
 
     // One that is not open is not made up from this program's own.
-    let output = with_descriptors(&place, &format!("4<{kept}"), &run);
+    let output = with_descriptors(&place, &format!("3<&- 4<{kept}"), &run);
     assert_eq!(text(&output.stdout), "4\nkept\n", "{}", text(&output.stderr));
 
     // Socket activation: the count is handed on, and process 1 is the one who is meant.
