@@ -76,7 +76,7 @@ fn the_caller_s_terminal_becomes_the_program_s() {
     let Some(place) = Place::new() else { return };
     let (master, slave) = terminal(30, 90);
     let before = rustix::termios::tcgetattr(&slave).unwrap();
-    let script = "stty size; trap 'stty size' WINCH; until read -r line; do :; done; echo got $line; exit 3";
+    let script = "trap 'stty size' WINCH; stty size; until read -r line; do :; done; echo got $line; exit 3";
     let bundle = place.bundle("t", &["sh", "-c", script], |spec| spec["process"]["terminal"] = json!(true));
     let stream = || Stdio::from(slave.try_clone().unwrap());
     let mut command = place.command(&["run", "--bundle", bundle.to_str().unwrap(), "t"]);

@@ -323,6 +323,8 @@ fn another_process_with_the_same_id_is_not_touched() {
     place.running("c");
     let before = place.pid("c");
     let file = place.root().join("c/state.json");
+    // Start times are counted in hundredths of a second.
+    std::thread::sleep(Duration::from_millis(50));
     let mut innocent = Command::new("sleep").arg("1000").spawn().unwrap();
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     assert_eq!(record["pid"], json!(before));
