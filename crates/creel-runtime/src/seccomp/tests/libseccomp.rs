@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use creel_sys::seccomp::Instruction;
 use creel_types::spec::{Seccomp, SyscallArg, SyscallRule};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::json;
 
 use super::{ARCHES, Arch, Call, NAMES, OPS, action, any_call, any_value, mux, program, run};
@@ -171,8 +171,12 @@ fn any_filter() -> impl Strategy<Value = Seccomp> {
             };
             let several = lists.len() > 1;
             for mut args in lists {
-                // libseccomp 2.5 loses one of several orderings of the same argument when their upper halves differ.
-                for arg in args.iter_mut().filter(|arg| several && ORDERINGS.contains(&arg.op.as_str())) {
+                // libseccomp 2.5.4 answers wrongly about orderings with a value whose lower half is 0, and loses one of
+                // several orderings of the same argument.
+                let misread = |arg: &&mut SyscallArg| {
+                    ORDERINGS.contains(&arg.op.as_str()) && (several || arg.value as u32 == 0)
+                };
+                for arg in args.iter_mut().filter(misread) {
                     arg.op = "SCMP_CMP_EQ".into();
                 }
                 syscalls.push(SyscallRule {
@@ -203,12 +207,15 @@ fn answers_are_libseccomps() {
     let others = ARCHES.into_iter().filter(|arch| *arch != Arch::X32).collect::<Vec<_>>();
     let arches = proptest::sample::subsequence(others, 1..4);
     let calls = proptest::collection::vec(any_call(), 60);
-    let mut runner = TestRunner::new(Config {
-        cases: 150,
-        max_shrink_iters: 300,
-        failure_persistence: None,
-        ..Config::default()
-    });
+    let config = Config { cases: 150, max_shrink_iters: 300, failure_persistence: None, ..Config::default() };
+    // The same profiles every time, unless asked otherwise: whether a change lands is no matter of chance.
+    let mut runner = match std::env::var_os("CREEL_TEST_RANDOM") {
+        Some(_) => TestRunner::new(config),
+        None => {
+            let numbers = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+            TestRunner::new_with_rng(config, numbers)
+        }
+    };
     let compared = std::cell::Cell::new(0);
     let oracle = std::cell::RefCell::new(&mut oracle);
     runner
