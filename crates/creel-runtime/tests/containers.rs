@@ -8,6 +8,7 @@
 mod asking;
 mod attacks;
 mod executing;
+mod grouped;
 mod mounting;
 mod namespaces;
 mod notifying;
@@ -21,10 +22,11 @@ use std::path::Path;
 
 use asking::*;
 use attacks::*;
-use creel_runtime::{CreateOptions, Error, Group, Rootfs, Stdio};
+use creel_runtime::{CreateOptions, Error, Rootfs, Stdio};
 use creel_types::spec::*;
 use creel_types::{Classify, ErrorKind};
 use executing::*;
+use grouped::*;
 use mounting::*;
 use namespaces::*;
 use notifying::*;
@@ -739,66 +741,6 @@ fn seccomp_filter() {
     let text =
         text(sleeper.run(&["sh", "-c", "grep '^Seccomp:' /proc/self/status; mkdir /tmp/x; true"], |_| {}));
     assert!(text.contains("Seccomp:\t2") && text.contains("Directory not empty"), "{text}");
-}
-
-fn control_group() {
-    let hierarchies = creel_cgroup::Hierarchies::detect().unwrap();
-    let resources = Resources { pids: Some(Pids { limit: Some(12) }), ..Resources::default() };
-    let name = format!("/creel-runtime-test-{}", std::process::id());
-    let group = creel_cgroup::Cgroup::create(&hierarchies, &name, &resources).unwrap();
-    let dir = scratch();
-    let spec = shell("cat /proc/self/cgroup; sleep 1000");
-    let (stdio, reader) = pipes();
-    let options = |spec, stdio, rootfs| CreateOptions {
-        stdio,
-        cgroup: Group::Ready(&group),
-        ..CreateOptions::new("test", spec, Path::new("/var/tmp"), rootfs)
-    };
-    let rootfs = overlay(dir.path());
-    let started = creel_runtime::create(options(&spec, stdio, &rootfs)).unwrap().start().unwrap();
-    let seen = std::fs::read_to_string(format!("/proc/{}/cgroup", started.pid)).unwrap();
-    let with_group = seen.lines().filter(|line| line.ends_with(&name)).count();
-    let (stdio, execed) = pipes();
-    let mut process = spec.process.clone().unwrap();
-    process.args = ["cat", "/proc/self/cgroup", "/sys/fs/cgroup/pids/pids.max"].map(str::to_string).to_vec();
-    let second = creel_runtime::exec(creel_runtime::ExecOptions {
-        id: "test",
-        bundle: Path::new("/var/tmp"),
-        target_pid: started.pid,
-        target_pidfd: started.pidfd.as_fd(),
-        spec: &spec,
-        process: &process,
-        stdio,
-        cgroup: Some(&group),
-        doors: None,
-        life: creel_runtime::Life::WithCreator,
-        preserve_fds: Vec::new(),
-    })
-    .unwrap();
-    let execed = read(execed);
-    finish(&second.pidfd);
-    creel_sys::pidfd::send_signal(&started.pidfd, libc::SIGKILL).unwrap();
-    finish(&started.pidfd);
-    let text = read(reader);
-    // Without a cgroup namespace the container's own groups are bound.
-    let mut shared = spec.clone();
-    shared.linux.as_mut().unwrap().namespaces.retain(|space| space.kind != NamespaceKind::Cgroup);
-    shared.process.as_mut().unwrap().args[2] = "cat /sys/fs/cgroup/pids/pids.max".into();
-    let (stdio, reader) = pipes();
-    let third = creel_runtime::create(options(&shared, stdio, &rootfs)).unwrap().start().unwrap();
-    let bound = read(reader);
-    finish(&third.pidfd);
-    group.remove().unwrap();
-    for line in text.lines() {
-        assert!(line.ends_with(":/"), "the namespace's root is the group: {text}");
-    }
-    // One line for all of v2; elsewhere one for each hierarchy.
-    let least = if hierarchies.layout() == creel_cgroup::Layout::V2 { 1 } else { 2 };
-    assert!(with_group >= least, "{seen}");
-    if hierarchies.layout() != creel_cgroup::Layout::V2 {
-        assert!(execed.ends_with(":/\n12\n"), "{execed}");
-        assert_eq!(bound, "12\n");
-    }
 }
 
 fn timings() {
