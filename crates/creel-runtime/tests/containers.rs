@@ -15,7 +15,6 @@ mod notifying;
 mod rootless;
 mod support;
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
