@@ -384,6 +384,12 @@ impl Cgroup {
         }
         let begun = Instant::now();
         for dir in self.dirs() {
+            // Nearly always there is nothing below it, and looking costs more than trying.
+            match Real.rmdir(&dir) {
+                Ok(()) => continue,
+                Err(cause) if files::gone(&cause) => continue,
+                Err(_) => {}
+            }
             let tree = match apply::tree(&Real, &dir) {
                 Ok(tree) => tree,
                 Err(cause) if files::gone(&cause) => continue,
