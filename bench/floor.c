@@ -3,6 +3,7 @@
  *   floor run ROOTFS PROGRAM ARG...    six namespaces, control groups, the mounts of the default Spec, masked and
  *                                      read-only paths, pivot_root, capabilities, a small system call filter, execve
  *   floor exec PID PROGRAM ARG...      join the namespaces of that process, execve
+ *   floor peak NAME PROGRAM ARG...     run a program and print NAME and the most memory that it had resident, in KiB
  *
  * No configuration is read, nothing is checked beyond the results of calls, no error is explained. bench/oci measures
  * creel, crun and runc against it: cc -O2 -static -o floor floor.c
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -149,6 +151,15 @@ static void inside(const char *rootfs, char **argv) {
 int main(int argc, char **argv) {
     if (argc < 4) { fprintf(stderr, "usage: floor run ROOTFS PROGRAM ARG... | floor exec PID PROGRAM ARG...\n"); return 2; }
     int pidfd = -1, status = 0;
+    if (!strcmp(argv[1], "peak")) {
+        int pid = clone3(0, &pidfd, -1);
+        DO(pid);
+        if (pid == 0) { execv(argv[3], argv + 3); perror(argv[3]); _exit(127); }
+        struct rusage usage;
+        DO(wait4(pid, &status, 0, &usage));
+        printf("%s\t%ld\n", argv[2], usage.ru_maxrss);
+        return status != 0;
+    }
     if (!strcmp(argv[1], "exec")) {
         int target = syscall(SYS_pidfd_open, atoi(argv[2]), 0);
         DO(target);
