@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -446,6 +446,17 @@ pub fn answer(image: &TestImage, seen: &Seen) -> Reply {
     }
 }
 
+/// A port of the loopback for a server that is started later. It lies below those that the kernel hands out by itself
+/// (`ip_local_port_range`): nobody's connection gets it meanwhile, not even one that looks whether the server is there.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 8000) as u16;
+    (0..10_000)
+        .map(|_| 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 16_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("no port of the loopback is free")
+}
+
 /// Debian's docker-registry on a free port of the loopback, ended with the test.
 pub struct RealRegistry {
     child: Child,
@@ -460,8 +471,7 @@ impl RealRegistry {
             return None;
         }
         let dir = scratch();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let mut config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
              rootdirectory: {}\nhttp:\n  addr: {address}\n  relativeurls: true\n",
