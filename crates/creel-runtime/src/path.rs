@@ -100,7 +100,8 @@ fn walk(root: BorrowedFd<'_>, path: &str, make: Make) -> Result<OwnedFd, Fault> 
             FileType::Directory => above.push(entry),
             FileType::Symlink => {
                 links += 1;
-                if links > MAX_LINKS {
+                // The text of a link in procfs may name a file of the host: nothing of that name is to be made here.
+                if links > MAX_LINKS || crate::mounts::apply::is_procfs(&entry)? {
                     return Err(Errno::LOOP.into());
                 }
                 let target = rustix::fs::readlinkat(&entry, c"", Vec::new())?;
