@@ -73,24 +73,14 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
     let (foreground, started, console) = match made {
         Ok(made) => made,
         Err(error) => {
-            // It may run already.
-            if !matches!(record.group, Group::Intended(..))
-                && let Err(error) = delete::kill(&record)
-            {
-                o.log.warn(&error.to_string());
-            }
-            undo(o, &root, &entry, &record);
+            give_up(o, &root, &entry, &record);
             return Err(error);
         }
     };
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(started.pid, started.pidfd.as_fd(), console)?;
     if !keep {
-        // Somebody may have deleted it already.
-        let gone = entry.lock().is_ok() && !entry.is_linked();
-        if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
-            o.log.warn(&error.to_string());
-        }
+        tidy_up(o, &root, &entry, &record);
     }
     Ok(code)
 }
@@ -157,22 +147,32 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
     let (foreground, pidfd, relay) = match made {
         Ok(made) => made,
         Err(error) => {
-            if !matches!(record.group, Group::Intended(..))
-                && let Err(error) = delete::kill(&record)
-            {
-                o.log.warn(&error.to_string());
-            }
-            undo(o, &root, &entry, &record);
+            give_up(o, &root, &entry, &record);
             return Err(error);
         }
     };
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(record.pid, pidfd.as_fd(), relay)?;
-    let gone = entry.lock().is_ok() && !entry.is_linked();
-    if !gone && let Err(error) = delete::destroy(o, &root, &entry, &record) {
+    tidy_up(o, &root, &entry, &record);
+    Ok(code)
+}
+
+/// Ends a container whose making failed, and undoes what was made of it; it may run already.
+fn give_up(o: &Options, root: &Root, entry: &Entry, record: &Record) {
+    if !matches!(record.group, Group::Intended(..))
+        && let Err(error) = delete::kill(record)
+    {
         o.log.warn(&error.to_string());
     }
-    Ok(code)
+    undo(o, root, entry, record);
+}
+
+/// Removes a container that ran in the foreground and has ended, unless somebody has deleted it already.
+fn tidy_up(o: &Options, root: &Root, entry: &Entry, record: &Record) {
+    let gone = entry.lock().is_ok() && !entry.is_linked();
+    if !gone && let Err(error) = delete::destroy(o, root, entry, record) {
+        o.log.warn(&error.to_string());
+    }
 }
 
 /// The hooks of the creator, for a container that comes back.
@@ -186,8 +186,7 @@ fn run_creators_hooks(record: &Record, spec: &Spec, pid: i32) -> Result<()> {
         bundle: record.bundle.as_ref(),
         annotations: &record.annotations,
     };
-    hooks::run("prestart", &list.prestart, &state)?;
-    Ok(hooks::run("createRuntime", &list.create_runtime, &state)?)
+    Ok(hooks::run_creators(list, &state)?)
 }
 
 /// An error of the runtime library at the start of a process, with runc's words before it.

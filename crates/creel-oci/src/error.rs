@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use creel_runtime::error::plain;
 use creel_types::{Classify, ErrorKind};
 
 /// A failure of a verb.
@@ -76,13 +77,13 @@ impl Error {
     /// A failed system call on a path.
     pub(crate) fn on(call: &str, path: impl AsRef<Path>, error: impl Into<std::io::Error>) -> Error {
         let error = error.into();
-        Error::System(format!("{call} {}: {}", path.as_ref().display(), reason(&error)), kind(&error))
+        Error::System(format!("{call} {}: {}", path.as_ref().display(), plain(&error)), kind(&error))
     }
 
     /// A failed system call that concerns no path.
     pub(crate) fn call(what: &str, error: impl Into<std::io::Error>) -> Error {
         let error = error.into();
-        Error::System(format!("{what}: {}", reason(&error)), kind(&error))
+        Error::System(format!("{what}: {}", plain(&error)), kind(&error))
     }
 
     /// Puts what was tried before the error.
@@ -121,19 +122,6 @@ fn kind(error: &std::io::Error) -> ErrorKind {
     match error.kind() {
         std::io::ErrorKind::NotFound => ErrorKind::NotFound,
         _ => ErrorKind::Internal,
-    }
-}
-
-/// The system's words for an error, in lower case and without Rust's "(os error N)", as Go programs print them.
-pub(crate) fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) if letters.clone().next().is_some_and(char::is_lowercase) => {
-            first.to_lowercase().chain(letters).collect()
-        }
-        _ => text.to_owned(),
     }
 }
 

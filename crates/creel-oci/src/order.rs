@@ -74,7 +74,7 @@ impl Sockets {
 
 fn dial(path: &Path) -> Result<OwnedFd> {
     let failed = |e: rustix::io::Errno| {
-        let reason = crate::error::reason(&e.into());
+        let reason = creel_runtime::error::plain(&e.into());
         Error::Invalid(format!("dial unix {}: connect: {reason}", path.display()))
     };
     let socket =

@@ -173,7 +173,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     };
     let flags = namespaces::bits(plan.new_namespaces.iter().copied());
     let in_user_namespace =
-        namespaces::has(&linux.map(|l| l.namespaces.clone()).unwrap_or_default(), NamespaceKind::User);
+        linux.is_some_and(|linux| namespaces::has(&linux.namespaces, NamespaceKind::User));
     if flags != 0 && !in_user_namespace && !idmap::may_mount() {
         return Err(Error::unsupported(
             "linux.namespaces",
@@ -225,20 +225,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
             }
             None => Ok(()),
         },
-        (Ask::Hooks, _) => {
-            let mut state = State {
-                oci_version: &o.spec.oci_version,
-                id: o.id,
-                // What hooks of this kind are told since before the others existed.
-                status: "created",
-                pid,
-                bundle: o.bundle,
-                annotations: &o.spec.annotations,
-            };
-            hooks::run("prestart", &spec_hooks.prestart, &state)?;
-            state.status = "creating";
-            hooks::run("createRuntime", &spec_hooks.create_runtime, &state)
-        }
+        (Ask::Hooks, _) => hooks::run_creators(&spec_hooks, &State { pid, ..state }),
         (Ask::IdMaps, None) => Ok(()),
     })?;
     if let (Some(linux), Some(pidfd)) = (linux, child.pidfd()) {

@@ -127,8 +127,8 @@ impl From<rustix::io::Errno> for Fault {
     }
 }
 
-/// The system's words for an error in lower case and without Rust's "(os error N)".
-pub(crate) fn plain(error: &std::io::Error) -> String {
+/// The system's words for an error in lower case and without Rust's "(os error N)", as Go programs print them.
+pub fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();

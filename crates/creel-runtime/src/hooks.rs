@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use creel_types::spec::Hook;
+use creel_types::spec::{Hook, Hooks};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use serde::Serialize;
@@ -49,6 +49,16 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
         run_one(hook, state, directory).map_err(|reason| Error::setup(what, reason))?;
     }
     Ok(())
+}
+
+/// Runs the hooks of kinds prestart and createRuntime, in the creator's own namespaces. The former are told that the
+/// container is created, as they were before the others existed.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_creators(hooks: &Hooks, state: &State<'_>) -> Result<(), Error> {
+    run("prestart", &hooks.prestart, &State { status: "created", ..*state })?;
+    run("createRuntime", &hooks.create_runtime, &State { status: "creating", ..*state })
 }
 
 /// How much of what a hook said an error quotes.

@@ -146,7 +146,7 @@ pub fn unmount_below(root: &Path) -> Result<(), Error> {
     let mut result = Ok(());
     // The latest first: it may lie on an earlier one.
     for line in text.lines().rev() {
-        let place = PathBuf::from(crate::mounts::unescape(line.split(' ').nth(4).unwrap_or("")));
+        let place = PathBuf::from(creel_sys::kernelfs::unescape(line.split(' ').nth(4).unwrap_or("")));
         if place != root && place.starts_with(&root) {
             let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
             if let Err(e) = rustix::mount::unmount(&place, flags) {

@@ -1,6 +1,8 @@
 //! Files that the kernel writes as they are read: procfs, sysfs, control groups.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -28,8 +30,36 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
+/// Undoes the octal escapes of mountinfo (`\\040` for a space; proc_pid_mountinfo(5)).
+pub fn unescape(text: &str) -> OsString {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        if byte == b'\\'
+            && let Some(digits) = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())
+            && let Ok(value) = u8::from_str_radix(digits, 8)
+        {
+            out.push(value);
+            rest = &tail[3..];
+        } else {
+            out.push(byte);
+            rest = tail;
+        }
+    }
+    OsString::from_vec(out)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn garbage_is_unescaped_without_panic(text in ".{0,200}") {
+            super::unescape(&text);
+        }
+    }
+
     #[test]
     fn long_and_short_files_are_whole() {
         let long = super::read_to_string("/proc/kallsyms").unwrap();

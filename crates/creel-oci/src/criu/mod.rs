@@ -7,12 +7,12 @@ mod rpc;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use creel_cgroup::{Cgroup, Layout};
 use creel_runtime::path::Make;
 use creel_sys::clone::{Clone, Cloned, clone};
+use creel_sys::kernelfs::unescape;
 use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_types::spec::{NamespaceKind, Spec};
 use rustix::fs::{Mode, OFlags};
@@ -428,31 +428,9 @@ fn mounted(text: &str) -> Vec<Mounted> {
     let parse = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let (device, root, place) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Mounted { device: device.into(), root: plain(root), place: plain(place) })
+        Some(Mounted { device: device.into(), root: unescape(root).into(), place: unescape(place).into() })
     };
     text.lines().filter_map(parse).collect()
-}
-
-/// A path without the octal escapes of mountinfo.
-fn plain(text: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = |digits: &[u8]| {
-            std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok())
-        };
-        match after.get(..3).filter(|_| *first == b'\\').and_then(octal) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 /// The mounts of a process whose file system the host has mounted as well, with the place on the host.

@@ -1,5 +1,6 @@
 //! The host's cgroup hierarchies as mountinfo shows them.
 
+use creel_sys::kernelfs::unescape;
 use serde::Serialize;
 
 /// One mounted hierarchy.
@@ -46,30 +47,11 @@ pub fn cgroup_hierarchies(mountinfo: &str) -> Vec<CgroupHierarchy> {
         {
             continue;
         }
-        let mountpoint = unescape(mountpoint);
+        let mountpoint = unescape(mountpoint).to_string_lossy().into_owned();
         let name = mountpoint.rsplit('/').next().unwrap_or("").to_string();
         found.push(CgroupHierarchy { name, mountpoint, controllers });
     }
     found
-}
-
-/// Undoes mountinfo's octal escapes (`\040` for a space).
-pub(crate) fn unescape(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        if byte == b'\\'
-            && let Some(digits) = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())
-            && let Ok(value) = u8::from_str_radix(digits, 8)
-        {
-            out.push(value);
-            rest = &tail[3..];
-        } else {
-            out.push(byte);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -103,7 +85,6 @@ mod tests {
         #[test]
         fn garbage_never_panics(text in ".{0,200}") {
             cgroup_hierarchies(&text);
-            unescape(&text);
         }
     }
 }

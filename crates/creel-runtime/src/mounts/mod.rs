@@ -11,7 +11,6 @@ use std::path::Path;
 use creel_types::spec::{IdMapping, Linux, Mount, NamespaceKind, Spec};
 use serde::Serialize;
 
-pub(crate) use cgroup::unescape;
 pub use cgroup::{CgroupHierarchy, cgroup_hierarchies};
 pub use options::{Attributes, MountOptions, Propagation};
 
