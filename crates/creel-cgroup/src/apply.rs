@@ -68,24 +68,30 @@ const ERANGE: i32 = 34;
 const EBUSY: i32 = 16;
 const EOPNOTSUPP: i32 = 95;
 
-/// Applies the plan of a new group; on failure removes what it made, in reverse.
-pub(crate) fn create(kernel: &impl Kernel, plan: &Plan) -> Result<()> {
+/// Applies steps of the plan of a new group; returns the directories that they made, which are removed again when one
+/// fails, in reverse.
+pub(crate) fn create(kernel: &impl Kernel, steps: &[Step]) -> Result<Vec<PathBuf>> {
     // A parent that another group's failure removes between two of our steps is made again.
     const TRIES: u32 = 5;
     let mut tries = 0;
     loop {
         tries += 1;
         let mut made = Vec::new();
-        let result = plan.steps.iter().try_for_each(|step| apply(kernel, step, &mut made));
-        let Err(error) = result else { return Ok(()) };
-        for dir in made.iter().rev() {
-            // Parents may have got other children meanwhile: then they stay.
-            let _ = kernel.rmdir(dir);
-        }
+        let result = steps.iter().try_for_each(|step| apply(kernel, step, &mut made));
+        let Err(error) = result else { return Ok(made) };
+        take_back(kernel, &made);
         let vanished = matches!(&error, Error::Step { cause, .. } if cause.kind() == io::ErrorKind::NotFound);
         if !vanished || tries == TRIES {
             return Err(error);
         }
+    }
+}
+
+/// Removes directories that were made, in reverse.
+pub(crate) fn take_back(kernel: &impl Kernel, made: &[PathBuf]) {
+    for dir in made.iter().rev() {
+        // Parents may have got other children meanwhile: then they stay.
+        let _ = kernel.rmdir(dir);
     }
 }
 

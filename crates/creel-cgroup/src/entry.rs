@@ -30,6 +30,11 @@ impl Entry {
         Ok(Entry { unified, tasks: v1.map(|dir| open(dir.join("tasks"), true)).collect::<Result<_>>()? })
     }
 
+    /// The same from `tasks` files that somebody else has opened for writing.
+    pub fn from_tasks(tasks: Vec<OwnedFd>) -> Entry {
+        Entry { unified: None, tasks: tasks.into_iter().map(File::from).collect() }
+    }
+
     /// The directory of the group in the unified hierarchy, for clone3(2); `None` in the v1 layout.
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)

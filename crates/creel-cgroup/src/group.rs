@@ -14,6 +14,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hierarchy::Hierarchies;
+use crate::making::Making;
 use crate::oom::{MemoryDir, OomWatch};
 use crate::plan::{self, Plan};
 use crate::stats::{self, Stats};
@@ -50,10 +51,20 @@ impl Cgroup {
     /// As [`Cgroup::plan`]; [`Error::Occupied`] when something lives in such a group; [`Error::Step`] or
     /// [`Error::Unsupported`] for the step that failed: what had been made is then removed again.
     pub fn create(h: &Hierarchies, path: &str, r: &Resources) -> Result<Cgroup> {
+        let mut making = Cgroup::begin(h, path, r)?;
+        making.finish().inspect_err(|_| making.undo())
+    }
+
+    /// As [`Cgroup::create`], in two parts: when this returns, the group exists in the unified hierarchy, if there is
+    /// one, so that a process can be born there; [`Making::finish`] makes the rest.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`]; nothing is left behind then.
+    pub fn begin(h: &Hierarchies, path: &str, r: &Resources) -> Result<Making> {
         let plan = Plan::create(h, path, r)?;
         check_usage(h, path, r)?;
-        apply::create(&Real, &plan)?;
-        Ok(Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None })
+        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None };
+        Making::begin(group, plan)
     }
 
     /// An existing group.

@@ -94,6 +94,24 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The directory or file that it is about.
+    pub fn place(&self) -> Option<&Path> {
+        match self {
+            Step::Mkdir { dir, .. }
+            | Step::Enable { dir, .. }
+            | Step::Joinable { dir, .. }
+            | Step::DeviceList { dir, .. }
+            | Step::DeviceProgram { dir, .. } => Some(dir),
+            Step::Inherit { file } | Step::Period { file, .. } => Some(file),
+            Step::Write(write) => Some(&write.file),
+            Step::WriteTogether(writes) | Step::WriteFirst(writes) => {
+                writes.first().map(|write| write.file.as_path())
+            }
+        }
+    }
+}
+
 /// Ordered steps. Undoing them is removing the made directories in reverse order.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Plan {

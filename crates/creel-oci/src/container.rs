@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use creel_runtime::hooks::{self, State};
-use creel_types::spec::Spec;
 
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -80,7 +79,6 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     let Some(connection) = loaded.entry.connect_gate()? else {
         return Err(Error::State("cannot start a container that has stopped".into()));
     };
-    let spec = loaded.entry.spec()?;
     let warnings = match creel_runtime::open_gate(connection) {
         Ok(warnings) => warnings,
         Err(error) => {
@@ -94,7 +92,7 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     };
     warnings.iter().for_each(|warning| o.log.warn(warning));
     loaded.entry.remove_gate();
-    if let Err(error) = poststart(&loaded.record, &spec) {
+    if let Err(error) = poststart(&loaded.record) {
         end(o, &root, &loaded);
         return Err(error);
     }
@@ -115,10 +113,7 @@ fn end(o: &Options, root: &Root, loaded: &Loaded) {
 }
 
 /// Runs the hooks of kind poststart; the first that fails ends it.
-pub(crate) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
-    let Some(list) = spec.hooks.as_ref().map(|hooks| &hooks.poststart).filter(|list| !list.is_empty()) else {
-        return Ok(());
-    };
+pub(crate) fn poststart(record: &Record) -> Result<()> {
     let state = State {
         oci_version: &record.oci_version,
         id: &record.id,
@@ -127,7 +122,7 @@ pub(crate) fn poststart(record: &Record, spec: &Spec) -> Result<()> {
         bundle: record.bundle.as_ref(),
         annotations: &record.annotations,
     };
-    Ok(hooks::run("poststart", list, &state)?)
+    Ok(hooks::run("poststart", &record.poststart, &state)?)
 }
 
 /// `state ID`.

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use creel_cgroup::Cgroup;
 use creel_runtime::hooks::{self, State};
 use creel_runtime::{CreateOptions, Created, Gate, Life, Rootfs};
 use creel_types::spec::{Namespace, NamespaceKind, Spec};
@@ -14,7 +13,7 @@ use crate::delete;
 use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::foreground::Foreground;
-use crate::groups;
+use crate::groups::{self, Made};
 use crate::inherited::Inherited;
 use crate::options::{self, Options};
 use crate::order::{self, Order};
@@ -66,7 +65,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         })?;
         o.log.debug("init: closing the pipe to signal completion: the program runs");
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
-        container::poststart(&record, &order.spec)?;
+        container::poststart(&record)?;
         entry.unlock();
         Ok((foreground, started, console))
     })();
@@ -120,9 +119,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             Ok(())
         };
         let pid = criu::restore(&parsed, &what, &criu, &images, &mut notified)?;
-        record.pid = pid;
-        record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
-        entry.store(&record)?;
+        keep(&order, &entry, &mut record, pid)?;
         // CRIU has put the processes into a time namespace of their own; further ones are to join it.
         let mut spec = order.spec.clone();
         let namespaces = &mut spec.linux.get_or_insert_default().namespaces;
@@ -130,6 +127,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             namespaces.push(Namespace { kind: NamespaceKind::Time, path: None });
             entry.store_spec(&spec)?;
         }
+        entry.publish()?;
         let pidfd =
             creel_sys::pidfd::open(pid).map_err(|e| Error::call("the restored process is gone", e))?;
         if let Some(path) = &order.pid_file {
@@ -140,7 +138,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             (Some(foreground), Some(master)) => Some(foreground.join(master)?),
             _ => None,
         };
-        container::poststart(&record, &order.spec)?;
+        container::poststart(&record)?;
         entry.unlock();
         Ok((foreground, pidfd, relay))
     })();
@@ -205,7 +203,13 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     record.bundle = utf8(&order.bundle)?;
     record.rootfs = utf8(&order.rootfs)?;
     record.annotations.clone_from(&order.spec.annotations);
-    record.own_pids = has_own_pids(&order.spec);
+    record.own_pids = has_new(&order.spec, NamespaceKind::Pid);
+    let spaces = order.spec.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
+    record.mounts_on_host = !spaces.iter().any(|space| space.kind == NamespaceKind::Mount);
+    if let Some(hooks) = &order.spec.hooks {
+        record.poststart.clone_from(&hooks.poststart);
+        record.poststop.clone_from(&hooks.poststop);
+    }
     record.rootless = o.rootless;
     if !o.cgroups_optional {
         record.group = groups::intended(o, &order.spec, id)?;
@@ -217,8 +221,7 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
         let _ = root.remove(&entry);
         return Err(error);
     }
-    let stored = entry.store_spec(&order.spec).and_then(|()| entry.store(&record));
-    if let Err(error) = stored {
+    if let Err(error) = entry.store(&record) {
         let _ = root.remove(&entry);
         return Err(error);
     }
@@ -231,9 +234,9 @@ fn utf8(path: &std::path::Path) -> Result<String> {
         .ok_or_else(|| Error::Invalid(format!("{} is not UTF-8, which JSON requires", path.display())))
 }
 
-fn has_own_pids(spec: &Spec) -> bool {
-    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    namespaces.into_iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none())
+fn has_new(spec: &Spec, kind: NamespaceKind) -> bool {
+    let mut namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
+    namespaces.any(|namespace| namespace.kind == kind && namespace.path.is_none())
 }
 
 /// Makes the control group and the process.
@@ -245,8 +248,15 @@ fn make(
     gate: Gate,
     life: Life,
 ) -> Result<Created> {
-    let cgroup: Option<Cgroup> = groups::make(o, &record.group, &order.spec)?;
-    record.group = cgroup.clone().map_or(Group::None, Group::Made);
+    let mut group = groups::begin(o, &record.group, &order.spec)?;
+    let (unified, whole) = match &group {
+        Made::Begun(making) => (making.open_unified()?, None),
+        Made::Whole(cgroup) => (None, Some(cgroup.clone())),
+        Made::None => (None, None),
+    };
+    let begun = matches!(group, Made::Begun(_));
+    record.group = whole.clone().map_or(Group::None, Group::Made);
+    let mut failed = None;
     let mut unit = None;
     let mut by_systemd = |pid: i32| {
         unit = Some(groups::make_unit(o, &order.spec, entry.id(), pid).map_err(|e| e.to_string())?);
@@ -262,7 +272,25 @@ fn make(
     }
     let mut options = CreateOptions::new(entry.id(), &spec, &order.bundle, &rootfs);
     options.stdio = order::own_stdio();
-    options.cgroup = match &cgroup {
+    // What the creator does while the process is at work: so much less is left to do afterwards.
+    let mut meanwhile =
+        |pid: i32, doors: &dyn Fn(Option<&creel_cgroup::Entry>)| -> std::result::Result<(), String> {
+            let mut work = || {
+                if let Made::Begun(making) = &mut group {
+                    let cgroup = groups::finish(making, &order.spec)?;
+                    doors(Some(&cgroup.entry()?));
+                    record.group = Group::Made(cgroup);
+                }
+                keep(order, entry, record, pid)
+            };
+            work().map_err(|error| {
+                let text = error.to_string();
+                failed = Some(error);
+                text
+            })
+        };
+    options.cgroup = match &whole {
+        _ if begun => creel_runtime::Group::Meanwhile { unified, finish: &mut meanwhile },
         Some(cgroup) => creel_runtime::Group::Ready(cgroup),
         None if o.systemd && !o.cgroups_optional => creel_runtime::Group::ByPid(&mut by_systemd),
         None => creel_runtime::Group::None,
@@ -277,12 +305,26 @@ fn make(
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
     }
-    let created = created.map_err(not_started)?;
+    let created = created.map_err(|error| {
+        // The process is gone: nothing keeps what was begun.
+        if let Made::Begun(making) = &mut group {
+            making.undo();
+        }
+        failed.unwrap_or_else(|| not_started(error))
+    })?;
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
     o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));
     created.warnings.iter().for_each(|warning| o.log.warn(warning));
     Ok(created)
+}
+
+/// Writes down the process, and the Spec that it was made from.
+fn keep(order: &Order, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
+    entry.store_spec(&order.spec)?;
+    record.pid = pid;
+    record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
+    entry.store(record)
 }
 
 /// Writes down the process, and tells the caller of it.
@@ -293,9 +335,10 @@ fn hand_over(
     record: &mut Record,
     created: &Created,
 ) -> Result<()> {
-    record.pid = created.pid;
-    record.start_time = procfs::stat(created.pid).map_or(0, |stat| stat.start_time);
-    entry.store(record)?;
+    if record.pid == 0 {
+        keep(order, entry, record, created.pid)?;
+    }
+    entry.publish()?;
     order.sockets.send(created.console.as_ref(), created.pidfd.as_fd())?;
     match &order.pid_file {
         Some(path) => order::write_pid(path, created.pid),
@@ -306,8 +349,6 @@ fn hand_over(
 /// Takes back what was made; the process is gone already.
 fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     let made = matches!(record.group, Group::Made(_));
-    // Those of kind createRuntime may have run; the specification goes on with poststop then.
-    let hooks = entry.spec().ok().and_then(|spec| spec.hooks);
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
         o.log.warn(&error.to_string());
@@ -315,7 +356,6 @@ fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     if let Err(error) = root.remove(entry) {
         o.log.warn(&error.to_string());
     }
-    if let Some(hooks) = hooks {
-        delete::poststop(o, record, &hooks.poststop);
-    }
+    // Hooks of kind createRuntime may have run; the specification goes on with poststop then.
+    delete::poststop(o, record);
 }

@@ -1,12 +1,10 @@
 //! `delete`, and the end of a container however it comes.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use creel_cgroup::Cgroup;
 use creel_runtime::hooks::{self, State};
-use creel_types::spec::{NamespaceKind, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, Result};
@@ -63,32 +61,17 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
 /// Ends what is left of a container, and removes its control group and its directory; then the hooks of kind poststop.
 pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
     kill(record)?;
-    let spec = entry.spec();
-    if let Ok(spec) = &spec {
-        tidy_host_root(spec, record.bundle.as_ref())?;
+    if record.mounts_on_host {
+        creel_runtime::rootfs::unmount_below(record.rootfs.as_ref())?;
     }
     record.group.remove()?;
     root.remove(entry)?;
-    if let Ok(spec) = spec {
-        let hooks = spec.hooks.unwrap_or_default();
-        poststop(o, record, &hooks.poststop);
-    }
+    poststop(o, record);
     Ok(())
 }
 
-/// Without a mount namespace of its own, a container's mounts were made in its creator's, and outlive it.
-fn tidy_host_root(spec: &Spec, bundle: &Path) -> Result<()> {
-    let spaces = spec.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
-    match &spec.root {
-        Some(root) if !spaces.iter().any(|space| space.kind == NamespaceKind::Mount) => {
-            Ok(creel_runtime::rootfs::unmount_below(&bundle.join(&root.path))?)
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Runs the hooks; one that fails is told, and the next is run (runtime-spec, "Poststop").
-pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::Hook]) {
+pub(crate) fn poststop(o: &Options, record: &Record) {
     let state = State {
         oci_version: &record.oci_version,
         id: &record.id,
@@ -97,7 +80,7 @@ pub(crate) fn poststop(o: &Options, record: &Record, list: &[creel_types::spec::
         bundle: record.bundle.as_ref(),
         annotations: &record.annotations,
     };
-    for (number, hook) in list.iter().enumerate() {
+    for (number, hook) in record.poststop.iter().enumerate() {
         if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
             // Callers of crun look for the last words.
             let text = error.to_string().replace("exit status", "poststop hook failed with exit code");

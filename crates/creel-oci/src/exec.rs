@@ -109,7 +109,7 @@ fn doors(cgroup: Option<&Cgroup>, below: &[String], init: i32) -> Result<Option<
     }
     // Where process 1 has moved everybody into a group below, the container's own can take nobody in.
     match cgroup.entry() {
-        Ok(_) if !hands_down(cgroup) => Ok(None),
+        Ok(entry) if !hands_down(cgroup) => Ok(Some(entry)),
         _ => Ok(cgroup.entry_beside(init).ok()),
     }
 }

@@ -1,6 +1,6 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
-use creel_cgroup::{Cgroup, Hierarchies, systemd};
+use creel_cgroup::{Cgroup, Hierarchies, Making, systemd};
 use creel_types::spec::{DeviceRule, NamespaceKind, Resources, Spec};
 
 use crate::error::{Error, Result};
@@ -114,6 +114,35 @@ fn inner_root(spec: &Spec) -> Option<u32> {
 
 fn cgroups_path(spec: &Spec) -> Option<&str> {
     spec.linux.as_ref().and_then(|linux| linux.cgroups_path.as_deref()).filter(|path| !path.is_empty())
+}
+
+/// A group for a new process.
+#[derive(Debug)]
+pub(crate) enum Made {
+    /// None: an ordinary user has no rights to one and needs none, or systemd makes it.
+    None,
+    /// It is there.
+    Whole(Cgroup),
+    /// It is there as far as a process can be born in it.
+    Begun(Making),
+}
+
+/// Begins to make the group: what has to be there for the clone.
+pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
+    let Group::Intended(hierarchies, path) = group else { return Ok(Made::None) };
+    if o.rootless {
+        return Ok(make(o, group, spec)?.map_or(Made::None, Made::Whole));
+    }
+    Ok(Made::Begun(Cgroup::begin(hierarchies, path, &resources(spec))?))
+}
+
+/// Makes the rest.
+pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Cgroup> {
+    let made = making.finish()?;
+    if let Some(uid) = inner_root(spec) {
+        made.give_to(uid)?;
+    }
+    Ok(made)
 }
 
 /// Makes the group; `None` where an ordinary user has no rights to one and needs none.

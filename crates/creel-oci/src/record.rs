@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use creel_cgroup::{Cgroup, Hierarchies};
+use creel_types::spec::Hook;
 use serde::{Deserialize, Serialize};
 
 use crate::procfs;
 use crate::store::Entry;
 
 /// Version of the record's form.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What is kept of a container. Written before anything is made, so that what a killed creator leaves can be found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,18 @@ pub(crate) struct Record {
     pub(crate) own_pids: bool,
     /// Whether missing rights to control groups are passed over.
     pub(crate) rootless: bool,
+    /// Whether its mounts are made in its creator's mount namespace, and outlive it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) mounts_on_host: bool,
+    /// Hooks that are run by whoever starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststart: Vec<Hook>,
+    /// Hooks that are run by whoever deletes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststop: Vec<Hook>,
+    /// Whether it is still being created, or was when its creator was killed.
+    #[serde(skip)]
+    pub(crate) creating: bool,
 }
 
 /// A container's control group, as far as it has come.
@@ -115,6 +128,10 @@ impl Record {
             group: Group::None,
             own_pids: true,
             rootless: false,
+            mounts_on_host: false,
+            poststart: Vec::new(),
+            poststop: Vec::new(),
+            creating: false,
         }
     }
 
@@ -126,7 +143,7 @@ impl Record {
 
     /// What the container is doing.
     pub(crate) fn status(&self, entry: &Entry) -> Status {
-        if self.pid == 0 && entry.is_locked() {
+        if self.creating && entry.is_locked() {
             return Status::Creating;
         }
         if !self.lives() {

@@ -1,6 +1,7 @@
 //! The state directory: one directory for each container below the root, reached by descriptor only.
 //!
-//! `state.json` is the [`Record`], replaced by rename; `config.json` the Spec as the container was made from it;
+//! `state.json` is the [`Record`], replaced by rename, and called `creating.json` until the container is created;
+//! `config.json` the Spec as the container was made from it;
 //! `start.sock` the gate at which a created container waits. A verb that changes a container holds an exclusive
 //! flock(2) on its directory.
 
@@ -20,6 +21,7 @@ use crate::id;
 use crate::record::Record;
 
 const STATE: &str = "state.json";
+const CREATING: &str = "creating.json";
 const CONFIG: &str = "config.json";
 const GATE: &str = "start.sock";
 
@@ -278,14 +280,25 @@ impl Entry {
     /// # Errors
     /// [`Error::NotExist`] when there is none (yet), [`Error::Invalid`] when it is damaged.
     pub(crate) fn record(&self) -> Result<Record> {
-        let bytes = self.read(STATE)?.ok_or(Error::NotExist)?;
-        Record::parse(&bytes)
-            .map_err(|reason| Error::Invalid(format!("state of container {}: {reason}", self.id)))
+        let (bytes, creating) = match self.read(STATE)? {
+            Some(bytes) => (bytes, false),
+            None => (self.read(CREATING)?.ok_or(Error::NotExist)?, true),
+        };
+        let mut record = Record::parse(&bytes)
+            .map_err(|reason| Error::Invalid(format!("state of container {}: {reason}", self.id)))?;
+        record.creating = creating;
+        Ok(record)
     }
 
-    /// Replaces the record.
+    /// Keeps the record of a container that is being created.
     pub(crate) fn store(&self, record: &Record) -> Result<()> {
-        self.write(STATE, &record.to_json())
+        self.write(CREATING, &record.to_json())
+    }
+
+    /// The container whose record was kept is created.
+    pub(crate) fn publish(&self) -> Result<()> {
+        rustix::fs::renameat(&self.fd, CREATING, &self.fd, STATE)
+            .map_err(|e| Error::on("write", format!("{STATE} of container {}", self.id), e))
     }
 
     /// The Spec that the container was made from.

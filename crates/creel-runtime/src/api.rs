@@ -7,6 +7,8 @@ use creel_cgroup::{Cgroup, Entry};
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::Facts;
+
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,12 +56,23 @@ pub enum Life {
     Detached,
 }
 
+/// Finishes the control group of a process; see [`Group::Meanwhile`].
+pub type Finish<'a> = &'a mut dyn FnMut(i32, &dyn Fn(Option<&Entry>)) -> Result<(), String>;
+
 /// How a container's process comes into its control group.
 pub enum Group<'a> {
     /// It stays in its creator's.
     None,
     /// It joins a group that exists.
     Ready(&'a Cgroup),
+    /// It is born in a group of the unified hierarchy, if there is one; those of v1 hierarchies are made by its creator,
+    /// given its process id, while it makes its namespaces and mounts. The error is told to the caller.
+    Meanwhile {
+        /// The group's directory in the unified hierarchy.
+        unified: Option<OwnedFd>,
+        /// Makes the rest, and shows the doors to it once; `None` when there is nothing to join.
+        finish: Finish<'a>,
+    },
     /// Somebody else moves it, given its process id (systemd makes scopes that way); the error is told to the caller.
     ByPid(&'a mut dyn FnMut(i32) -> Result<(), String>),
 }
@@ -69,6 +82,9 @@ impl std::fmt::Debug for Group<'_> {
         match self {
             Group::None => f.write_str("None"),
             Group::Ready(cgroup) => f.debug_tuple("Ready").field(cgroup).finish(),
+            Group::Meanwhile { unified, .. } => {
+                f.debug_struct("Meanwhile").field("unified", unified).finish_non_exhaustive()
+            }
             Group::ByPid(_) => f.write_str("ByPid"),
         }
     }
@@ -97,6 +113,8 @@ pub struct CreateOptions<'a> {
     pub cgroup: Group<'a>,
     /// `--init`: path of an executable (creel's own) that becomes process 1 as a reaper and runs the program.
     pub init: Option<PathBuf>,
+    /// What the host contributes, if the caller knows it already.
+    pub facts: Option<Facts>,
     /// Who opens the gate.
     pub gate: Gate,
     /// How long the process lives.
@@ -121,6 +139,7 @@ impl<'a> CreateOptions<'a> {
             stdio: Stdio::default(),
             cgroup: Group::None,
             init: None,
+            facts: None,
             gate: Gate::Creator,
             life: Life::WithCreator,
             pivot: true,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 use creel_cgroup::Entry;
@@ -36,34 +37,68 @@ pub(crate) struct Inside {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
+/// How the child comes into its control group.
+#[derive(Debug)]
+pub(crate) enum Joins {
+    /// It is where it belongs.
+    Nothing,
+    /// By these doors.
+    Doors(Entry),
+    /// By doors that its creator sends.
+    Sent,
+    /// Its creator moves it, when asked.
+    ByPid,
+}
+
+/// The child's system call filter.
+#[derive(Debug)]
+pub(crate) enum Filtered {
+    /// It has none.
+    Not,
+    /// This one.
+    By(Filter),
+    /// One that its creator sends.
+    Later,
+}
+
+impl Filtered {
+    /// Waits for one that is sent.
+    pub(crate) fn arrive(self, reporter: &Reporter) -> Result<Option<Filter>, Fault> {
+        match self {
+            Filtered::Not => Ok(None),
+            Filtered::By(filter) => Ok(Some(filter)),
+            Filtered::Later => reporter.filter().map(Some),
+        }
+    }
+}
+
 /// What the child takes along from its creator.
 #[derive(Debug)]
 pub(crate) struct Luggage {
     pub(crate) plan: InitPlan,
-    pub(crate) cgroup: Option<Entry>,
-    pub(crate) filter: Option<Filter>,
+    pub(crate) filter: Filtered,
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) hooks: Inside,
     pub(crate) sources: Sources,
     /// The listening socket of [`crate::Gate::Socket`].
     pub(crate) gate: Option<OwnedFd>,
-    /// Whether somebody else moves this process into its control group.
-    pub(crate) group_by_pid: bool,
+    pub(crate) joins: Joins,
     pub(crate) life: Life,
     pub(crate) preserve_fds: Vec<i32>,
 }
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage { plan, cgroup, filter, stdio, hooks, sources, gate, group_by_pid, life, preserve_fds } =
-        luggage;
+    let Luggage { plan, filter, stdio, hooks, sources, gate, joins, life, preserve_fds } = luggage;
     let mut init = Init {
         reporter,
-        cgroup,
-        filter,
+        joins,
+        wanted: filter,
+        filter: None,
         streams: Some(Streams::Files(stdio)),
         sources,
         root: None,
+        dev: None,
         procfs: None,
         masks: Masks::default(),
         to_seal: Vec::new(),
@@ -71,7 +106,6 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         env: Vec::new(),
         hooks,
         gate,
-        group_by_pid,
         life,
         preserve_fds,
         timings: Vec::new(),
@@ -99,11 +133,14 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
 
 struct Init {
     reporter: Reporter,
-    cgroup: Option<Entry>,
+    joins: Joins,
+    wanted: Filtered,
     filter: Option<Filter>,
     streams: Option<Streams>,
     sources: Sources,
     root: Option<OwnedFd>,
+    /// The root's `/dev`, checked.
+    dev: Option<Rc<OwnedFd>>,
     procfs: Option<Procfs>,
     masks: Masks,
     /// Mounts that become read-only when everything is in place.
@@ -113,7 +150,6 @@ struct Init {
     env: Vec<String>,
     hooks: Inside,
     gate: Option<OwnedFd>,
-    group_by_pid: bool,
     life: Life,
     preserve_fds: Vec<i32>,
     timings: Vec<Timing>,
@@ -150,6 +186,23 @@ impl Init {
             .ok_or_else(|| Fault::new(ErrorKind::Internal, "there is no root yet"))
     }
 
+    /// The directory for something that the runtime makes by itself, and its name there.
+    fn dev_parent<'p>(&mut self, place: &'p str) -> Result<(Rc<OwnedFd>, &'p str), Fault> {
+        let Some(name) = place.strip_prefix("/dev/") else {
+            let (dir, name) = path::ensure_parent(self.root()?, place)?;
+            return Ok((Rc::new(dir), name));
+        };
+        let dev = match &self.dev {
+            Some(dev) => dev.clone(),
+            None => self.dev.insert(Rc::new(open_dev(self.root()?)?)).clone(),
+        };
+        if !name.contains('/') && !matches!(name, "" | "." | "..") {
+            return Ok((dev, name));
+        }
+        let (dir, name) = path::ensure_parent(self.root()?, place)?;
+        Ok((Rc::new(dir), name))
+    }
+
     fn procfs(&mut self) -> Result<&Procfs, Fault> {
         if self.procfs.is_none() {
             self.procfs = Some(Procfs::open()?);
@@ -165,8 +218,12 @@ impl Init {
                 }
                 become_root()
             }
-            Step::Cgroup if self.group_by_pid => self.reporter.ask(Ask::Group),
-            Step::Cgroup => join_cgroup(self.cgroup.take()),
+            Step::Cgroup => match std::mem::replace(&mut self.joins, Joins::Nothing) {
+                Joins::Nothing => Ok(()),
+                Joins::Doors(entry) => join_cgroup(Some(entry)),
+                Joins::Sent => join_cgroup(Some(Entry::from_tasks(self.reporter.doors()?))),
+                Joins::ByPid => self.reporter.ask(Ask::Group),
+            },
             Step::JoinNamespace { kind, .. } => {
                 Ok(ns::setns(self.sources.take_namespace(*kind)?, namespaces::bit(*kind))?)
             }
@@ -179,6 +236,7 @@ impl Init {
                 let made = rustix::fs::open("/proc/self/ns/time_for_children", flags, Mode::empty())?;
                 Ok(ns::setns(made, creel_sys::clone::NEWTIME)?)
             }
+            Step::NewNetworkNamespace => Ok(ns::unshare(creel_sys::clone::NEWNET)?),
             Step::NewCgroupNamespace => Ok(ns::unshare(creel_sys::clone::NEWCGROUP)?),
             Step::Loopback => Ok(creel_sys::net::loopback_up()?),
             Step::Keyring { name, label } => {
@@ -210,13 +268,19 @@ impl Init {
                 }
                 Ok(())
             }
-            Step::Device { device } => make_device(self.root()?, device),
+            Step::Device { device } => {
+                let (dir, name) = self.dev_parent(&device.path)?;
+                make_device(dir.as_fd(), name, device)
+            }
             Step::BindDevice { device } => {
                 let tree = self.sources.next_tree()?;
-                dev_parent(self.root()?, &device.path)?;
+                self.dev_parent(&device.path)?;
                 apply::bind(self.root()?, &device.path, tree, &device_options()).map(drop)
             }
-            Step::Link { path, target } => make_link(self.root()?, path, target),
+            Step::Link { path, target } => {
+                let (dir, name) = self.dev_parent(path)?;
+                make_link(dir.as_fd(), path, name, target)
+            }
             Step::Console { size } => {
                 let slave = console::prepare(self.root()?, *size, &self.reporter)?;
                 console::bind(self.root()?, &slave)?;
@@ -303,9 +367,13 @@ impl Init {
     }
 
     fn process(&mut self, plan: &InitPlan, process: &ProcessPlan) -> Result<(), Fault> {
+        // The working directory may be named by way of a descriptor: none is left open that need not be.
+        self.dev = None;
         if crate::process::needs_procfs(process) {
             self.procfs()?;
         }
+        // Before the gate, at which the creator leaves.
+        self.filter = std::mem::replace(&mut self.wanted, Filtered::Not).arrive(&self.reporter)?;
         let Some(streams) = self.streams.take() else {
             return Err(Fault::new(ErrorKind::Internal, "there are no standard descriptors"));
         };
@@ -396,27 +464,24 @@ pub(crate) fn join_cgroup(entry: Option<Entry>) -> Result<(), Fault> {
     entry.map_or(Ok(()), |entry| entry.join_v1()).map_err(|e| Fault::new(ErrorKind::Internal, e.to_string()))
 }
 
-/// The directory for something below `/dev`, which must be an ordinary one: what the runtime puts there by itself shall
-/// not be put where an image's link leads (CVE-2026-41579).
-fn dev_parent<'p>(root: BorrowedFd<'_>, place: &'p str) -> Result<(OwnedFd, &'p str), Fault> {
-    if place.starts_with("/dev/") {
-        let (dev, _) = path::ensure_parent(root, "/dev/x")?;
-        let named = rustix::fs::statat(root, "dev", AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(named.st_mode) != FileType::Directory || !path::is_dir(&dev)? {
-            let text = "/dev is a symbolic link of the image; it must be an ordinary directory";
-            return Err(Fault::new(ErrorKind::InvalidArgument, text));
-        }
+/// The root's `/dev`, which must be an ordinary directory: what the runtime puts there by itself shall not be put where
+/// an image's link leads (CVE-2026-41579).
+fn open_dev(root: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let (dev, _) = path::ensure_parent(root, "/dev/x")?;
+    let named = rustix::fs::statat(root, "dev", AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(named.st_mode) != FileType::Directory || !path::is_dir(&dev)? {
+        let text = "/dev is a symbolic link of the image; it must be an ordinary directory";
+        return Err(Fault::new(ErrorKind::InvalidArgument, text));
     }
-    path::ensure_parent(root, place)
+    Ok(dev)
 }
 
-fn make_device(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fault> {
-    let (dir, name) = dev_parent(root, &device.path)?;
+fn make_device(dir: BorrowedFd<'_>, name: &str, device: &DeviceNode) -> Result<(), Fault> {
     let number = creel_sys::dev::makedev(device.major, device.minor);
     let text = std::ffi::CString::new(name).map_err(|_| Fault::from(Errno::INVAL))?;
-    match creel_sys::dev::mknodat(&dir, &text, device.kind | device.mode, number) {
+    match creel_sys::dev::mknodat(dir, &text, device.kind | device.mode, number) {
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-            let stat = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let same_kind = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.kind);
             if same_kind && (device.kind == libc::S_IFIFO || stat.st_rdev == number) {
                 return Ok(());
@@ -427,18 +492,17 @@ fn make_device(root: BorrowedFd<'_>, device: &DeviceNode) -> Result<(), Fault> {
     }
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = (Uid::from_raw(device.uid), rustix::fs::Gid::from_raw(device.gid));
-        rustix::fs::chownat(&dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }
 
-fn make_link(root: BorrowedFd<'_>, place: &str, target: &str) -> Result<(), Fault> {
-    let (dir, name) = dev_parent(root, place)?;
-    match rustix::fs::symlinkat(target, &dir, name) {
+fn make_link(dir: BorrowedFd<'_>, place: &str, name: &str, target: &str) -> Result<(), Fault> {
+    match rustix::fs::symlinkat(target, dir, name) {
         Err(Errno::EXIST) if place == "/dev/ptmx" => {
             // A ptmx that the image brought would be the host's.
-            path::unlink(dir.as_fd(), name)?;
-            Ok(rustix::fs::symlinkat(target, &dir, name)?)
+            path::unlink(dir, name)?;
+            Ok(rustix::fs::symlinkat(target, dir, name)?)
         }
         Err(Errno::EXIST) => Ok(()),
         other => Ok(other?),

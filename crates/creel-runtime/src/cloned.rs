@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 
+use creel_cgroup::Entry;
 use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
 use crate::error::{Error, WireKind, plain};
-use crate::filter;
+use crate::filter::{self, Filter};
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
 /// A child that is being set up, or waits at its gate. It is killed and reaped when this is dropped.
@@ -197,6 +198,17 @@ impl Child {
                 None => return Err(self.died()),
             }
         }
+    }
+
+    /// Shows it the doors of its control group.
+    pub(crate) fn show_doors(&self, doors: Option<&Entry>) -> Result<(), Error> {
+        let doors: Vec<_> = doors.map(|entry| entry.tasks().collect()).unwrap_or_default();
+        report::send_doors(&self.socket, &doors)
+    }
+
+    /// Gives it its system call filter.
+    pub(crate) fn give_filter(&self, filter: &Filter) -> Result<(), Error> {
+        report::send_filter(&self.socket, filter)
     }
 
     /// Waits until everything but the execve is done.

@@ -10,10 +10,10 @@ use creel_sys::ns;
 use creel_types::spec::NamespaceKind;
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{self, Inside, Luggage};
+use crate::child::{self, Filtered, Inside, Joins, Luggage};
 use crate::cloned::{self, Birth, Child, Stage};
 use crate::error::{Error, plain};
-use crate::filter::Filter;
+use crate::filter::{self, Filter};
 use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
@@ -133,7 +133,11 @@ pub(crate) fn born_in<T>(
 pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let begun = Instant::now();
     let wants_cgroups = o.spec.mounts.iter().any(|mount| mount.kind.as_deref() == Some("cgroup"));
-    let facts = if wants_cgroups { Facts::gather()? } else { Facts::default() };
+    let facts = match o.facts {
+        Some(facts) => facts,
+        None if wants_cgroups => Facts::gather()?,
+        None => Facts::default(),
+    };
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let warnings = mounts::warnings(&plan.steps);
@@ -148,12 +152,26 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    let filter = Filter::compile(linux.and_then(|linux| linux.seccomp.as_ref()), &state)?;
+    // One without an agent is compiled while the child is at work.
+    let seccomp = linux.and_then(|linux| linux.seccomp.as_ref());
+    let filter = match seccomp {
+        Some(wanted) if filter::has_agent(wanted) => {
+            Filter::compile(seccomp, &state)?.map_or(Filtered::Not, Filtered::By)
+        }
+        Some(_) if o.spec.process.is_some() => Filtered::Later,
+        _ => Filtered::Not,
+    };
+    let filter_later = matches!(filter, Filtered::Later);
     let stdio = streams(o.stdio)?;
-    let (cgroup, group) = entry(match &o.cgroup {
-        Group::Ready(cgroup) => Some(cgroup),
-        _ => None,
-    })?;
+    let (joins, group, mut by_pid, mut meanwhile) = match o.cgroup {
+        Group::None => (Joins::Nothing, None, None, None),
+        Group::Ready(cgroup) => {
+            let (doors, group) = entry(Some(cgroup))?;
+            (doors.map_or(Joins::Nothing, Joins::Doors), group, None, None)
+        }
+        Group::Meanwhile { unified, finish } => (Joins::Sent, unified, None, Some(finish)),
+        Group::ByPid(place) => (Joins::ByPid, None, Some(place), None),
+    };
     let sources = Sources::open(&plan)?;
     let open = |kind, path: &Option<String>| match path {
         None => Ok(None),
@@ -172,9 +190,10 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         annotations: o.spec.annotations.clone(),
     };
     let flags = namespaces::bits(plan.new_namespaces.iter().copied());
+    let alone = flags != 0 || plan.steps.contains(&Step::NewNetworkNamespace);
     let in_user_namespace =
         linux.is_some_and(|linux| namespaces::has(&linux.namespaces, NamespaceKind::User));
-    if flags != 0 && !in_user_namespace && !idmap::may_mount() {
+    if alone && !in_user_namespace && !idmap::may_mount() {
         return Err(Error::unsupported(
             "linux.namespaces",
             "whoever is not root needs a user namespace for the others; add one, with uidMappings and gidMappings",
@@ -191,13 +210,12 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let what = Clone { flags, cgroup: group.as_ref().map(AsFd::as_fd) };
     let luggage = Luggage {
         plan,
-        cgroup,
         filter,
         stdio,
         hooks: inside,
         sources,
         gate,
-        group_by_pid: matches!(o.cgroup, Group::ByPid(_)),
+        joins,
         life: o.life,
         preserve_fds: o.preserve_fds,
     };
@@ -211,10 +229,16 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         None => born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable }, body))?,
     };
     timings.push(("clone".to_string(), micros(cloning)));
-    let mut by_pid = match o.cgroup {
-        Group::ByPid(place) => Some(place),
-        _ => None,
-    };
+    let beside = Instant::now();
+    if let Some(finish) = &mut meanwhile {
+        // One who does not take them has ended, and is asked why below.
+        let show = |doors: Option<&Entry>| drop(child.show_doors(doors));
+        finish(child.pid, &show).map_err(|e| Error::setup("cannot make the container's control group", e))?;
+    }
+    if filter_later && let Some(filter) = Filter::compile(seccomp, &state)? {
+        child.give_filter(&filter)?;
+    }
+    timings.push(("beside".to_string(), micros(beside)));
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
     child.ready(&mut |ask, pid| match (ask, maps) {
         (Ask::IdMaps, Some((uids, gids))) => idmap::write_maps(pid, uids, gids),

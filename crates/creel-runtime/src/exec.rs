@@ -7,14 +7,14 @@ use creel_cgroup::Entry;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
 use creel_types::ErrorKind;
-use creel_types::spec::NamespaceKind;
+use creel_types::spec::{Linux, NamespaceKind};
 use rustix::fs::{Mode, OFlags};
 
-use crate::child::{become_root, join_cgroup};
+use crate::child::{Filtered, become_root, join_cgroup};
 use crate::cloned::{self, Birth, Stage};
 use crate::create::{born_in, doors, entry, streams};
 use crate::error::{Error, Fault};
-use crate::filter::Filter;
+use crate::filter::{self, Filter};
 use crate::hooks::State;
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
@@ -54,7 +54,7 @@ struct Luggage {
     cgroup: Option<Entry>,
     plan: ProcessPlan,
     size: Option<(u16, u16)>,
-    filter: Option<Filter>,
+    filter: Filtered,
     stdio: [OwnedFd; 3],
     life: Life,
     preserve_fds: Vec<i32>,
@@ -80,14 +80,15 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     let begun = Instant::now();
     validate::check_process(o.process)?;
     lsm::check(o.process)?;
-    let linux = o.spec.linux.clone().unwrap_or_default();
+    let nothing = Linux::default();
+    let linux = o.spec.linux.as_ref().unwrap_or(&nothing);
     let kinds = linux
         .namespaces
         .iter()
         .map(|space| space.kind)
         .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
     let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
-    let plan = process::plan(o.process, &linux)?;
+    let plan = process::plan(o.process, linux)?;
     let plan_affinity = plan.affinity.clone();
     let state = State {
         oci_version: &o.spec.oci_version,
@@ -97,7 +98,12 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    let filter = Filter::compile(linux.seccomp.as_ref(), &state)?;
+    let agent = linux.seccomp.as_ref().is_some_and(filter::has_agent);
+    let filter = match &linux.seccomp {
+        Some(_) if !agent => Filtered::Later,
+        wanted => Filter::compile(wanted.as_ref(), &state)?.map_or(Filtered::Not, Filtered::By),
+    };
+    let filter_later = matches!(filter, Filtered::Later);
     let (cgroup, group) = match o.doors {
         Some(other) => doors(other)?,
         None => entry(o.cgroup)?,
@@ -136,6 +142,10 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         born_in(joins_pid.then_some(o.target_pidfd), || cloned::spawn(&birth, body))?
     };
     drop(held);
+    // While the child joins what it has to join.
+    if filter_later && let Some(filter) = Filter::compile(linux.seccomp.as_ref(), &state)? {
+        child.give_filter(&filter)?;
+    }
     child.ready(&mut |_, _| Ok(()))?;
     Ok(Waiting { pid: child.pid, console: child.console.take(), child, begun })
 }
@@ -195,6 +205,7 @@ fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::
         Streams::Files(stdio)
     };
     *step = "prepare the process";
+    let filter = filter.arrive(reporter)?;
     let procfs = if process::needs_procfs(&plan) { Some(Procfs::open()?) } else { None };
     let around = Surroundings {
         procfs: procfs.as_ref(),

@@ -124,6 +124,32 @@ impl Filter {
         Ok(Some(Filter { program, flags, notice }))
     }
 
+    /// Appends it in the form that [`Filter::from_bytes`] reads: for a child that is at work already. One with an agent
+    /// stays where it was compiled.
+    pub(crate) fn to_bytes(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(4 + self.program.len() * 8);
+        bytes.extend(self.flags.to_ne_bytes());
+        for Instruction { code, jt, jf, k } in &self.program {
+            bytes.extend(code.to_ne_bytes());
+            bytes.extend([*jt, *jf]);
+            bytes.extend(k.to_ne_bytes());
+        }
+    }
+
+    /// Reads it again; `None` when it is cut off.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Filter> {
+        let (flags, rest) = bytes.split_first_chunk()?;
+        let (instructions, rest) = rest.as_chunks::<8>();
+        let program = instructions.iter().map(|[c, d, jt, jf, k @ ..]| Instruction {
+            code: u16::from_ne_bytes([*c, *d]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes(*k),
+        });
+        let filter = Filter { program: program.collect(), flags: u32::from_ne_bytes(*flags), notice: None };
+        (rest.is_empty() && !filter.program.is_empty()).then_some(filter)
+    }
+
     /// Loads it into the calling process. With notifications this returns when the agent has the descriptor; no system
     /// call is made between.
     pub(crate) fn load(&self, reporter: &Reporter) -> Result<(), Fault> {
@@ -308,6 +334,23 @@ mod tests {
         assert_eq!(filter.unwrap().unwrap().flags, 0, "without a listener the kernel refuses it");
         assert_eq!(flags(&["WAIT_KILLABLE_RECV", "LOG"], true).unwrap(), 34);
         assert!(flags(&["NEW_LISTENER"], false).is_err());
+    }
+
+    #[test]
+    fn a_filter_travels() {
+        let filter = compiled(|wanted| {
+            wanted.flags = vec!["SECCOMP_FILTER_FLAG_LOG".into()];
+            notify(wanted);
+            wanted.syscalls[0].action = "SCMP_ACT_ERRNO".into();
+        });
+        let filter = filter.unwrap().unwrap();
+        let mut bytes = Vec::new();
+        filter.to_bytes(&mut bytes);
+        let arrived = Filter::from_bytes(&bytes).unwrap();
+        assert_eq!((&arrived.program, arrived.flags), (&filter.program, filter.flags));
+        for end in [0, 3, 4, 8, bytes.len() - 1] {
+            assert!(Filter::from_bytes(&bytes[..end]).is_none(), "{end}");
+        }
     }
 
     #[test]

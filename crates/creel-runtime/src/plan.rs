@@ -77,6 +77,8 @@ pub enum Step {
     },
     /// Makes a cgroup namespace: after the cgroup is joined, since that becomes its root.
     NewCgroupNamespace,
+    /// Makes a network namespace.
+    NewNetworkNamespace,
     /// Brings up `lo` of a new network namespace.
     Loopback,
     /// Gets a session keyring of its own.
@@ -230,6 +232,7 @@ impl Step {
             | Step::JoinNamespace { .. }
             | Step::TimeNamespace { .. }
             | Step::NewCgroupNamespace
+            | Step::NewNetworkNamespace
             | Step::Loopback
             | Step::Keyring { .. }
             | Step::Hostname { .. }
@@ -263,6 +266,7 @@ impl Step {
             Step::TimeNamespace { .. } => "make a time namespace".into(),
             Step::JoinNamespace { kind, path } => format!("join the {} namespace {path}", kind.proc_name()),
             Step::NewCgroupNamespace => "make a cgroup namespace".into(),
+            Step::NewNetworkNamespace => "make a network namespace".into(),
             Step::Loopback => "bring up the loopback interface".into(),
             Step::Keyring { .. } => "make a session keyring".into(),
             Step::Hostname { name } => format!("set the host name {name}"),
@@ -331,14 +335,15 @@ pub fn plan(
     facts: &Facts,
 ) -> Result<InitPlan, Error> {
     validate(spec)?;
-    let linux = spec.linux.clone().unwrap_or_default();
+    let nothing = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&nothing);
     let spaces = &linux.namespaces;
     let mut steps = Vec::new();
-    namespace_steps(id, spec, &linux, wishes, &mut steps);
+    namespace_steps(id, spec, linux, wishes, &mut steps);
     let mounts = mounts::plan(spec, bundle, facts)?;
     let own_dev =
         !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
-    let devices = if own_dev { devices::plan(&linux)? } else { Vec::new() };
+    let devices = if own_dev { devices::plan(linux)? } else { Vec::new() };
     let binds = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count()
         + devices.iter().filter(|step| matches!(step, Step::BindDevice { .. })).count()
         + usize::from(wishes.init.is_some());
@@ -359,7 +364,21 @@ pub fn plan(
             return Err(Error::invalid("linux.namespaces", "an overlay root needs a mount namespace"));
         }
     }
-    steps.extend(mounts.into_iter().map(|mount| Step::Mount { mount }));
+    // The group is joined as late as may be, since its creator makes it at the same time: before its hierarchies are
+    // mounted, and before anything of the image's is kept in memory.
+    let joins_before = |mount: &MountStep| match mount {
+        MountStep::Cgroup { .. } => true,
+        MountStep::New { options, .. } => options.copy_up,
+        _ => false,
+    };
+    let at = mounts.iter().position(joins_before).unwrap_or(mounts.len());
+    let mut mounts = mounts.into_iter().map(|mount| Step::Mount { mount });
+    steps.extend(mounts.by_ref().take(at));
+    steps.push(Step::Cgroup);
+    if namespaces::is_new(spaces, NamespaceKind::Cgroup) {
+        steps.push(Step::NewCgroupNamespace);
+    }
+    steps.extend(mounts);
     let process = spec.process.as_ref();
     steps.extend(devices);
     if let Some(process) = process.filter(|process| process.terminal) {
@@ -400,7 +419,7 @@ pub fn plan(
         steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }
     if let Some(process) = process {
-        let mut process = process::plan(process, &linux)?;
+        let mut process = process::plan(process, linux)?;
         process.keep_groups = annotation(spec, "run.oci.keep_original_groups");
         steps.push(Step::Process { process: Box::new(process) });
     }
@@ -422,8 +441,9 @@ pub fn plan(
     steps.push(Step::Execute);
 
     // Two kinds cannot be made by the clone: a cgroup namespace's root is the group that its maker is in, and the
-    // clocks of a time namespace are set before anybody enters it.
-    let later = [NamespaceKind::Cgroup, NamespaceKind::Time];
+    // clocks of a time namespace are set before anybody enters it. A network namespace takes longer than all others
+    // together, and the creator has something to do at the same time.
+    let later = [NamespaceKind::Cgroup, NamespaceKind::Time, NamespaceKind::Network];
     let new_namespaces = spaces
         .iter()
         .filter(|space| space.path.is_none() && !later.contains(&space.kind))
@@ -454,7 +474,6 @@ fn namespace_steps(id: &str, spec: &Spec, linux: &Linux, wishes: Wishes<'_>, ste
             gid_mappings: of(&linux.gid_mappings),
         });
     }
-    steps.push(Step::Cgroup);
     // The mount namespace comes last: with it the tree changes in which the other files were named.
     let (mount, others): (Vec<&Namespace>, Vec<&Namespace>) = spaces
         .iter()
@@ -468,10 +487,8 @@ fn namespace_steps(id: &str, spec: &Spec, linux: &Linux, wishes: Wishes<'_>, ste
     if namespaces::is_new(spaces, NamespaceKind::Time) {
         steps.push(Step::TimeNamespace { offsets: linux.time_offsets.clone() });
     }
-    if namespaces::is_new(spaces, NamespaceKind::Cgroup) {
-        steps.push(Step::NewCgroupNamespace);
-    }
     if namespaces::is_new(spaces, NamespaceKind::Network) {
+        steps.push(Step::NewNetworkNamespace);
         steps.push(Step::Loopback);
     }
     if wishes.keyring {

@@ -365,10 +365,11 @@ fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && plan.groups.is_empty() => {}
         other => other.map_err(|e| Fault::from(e).context("supplementary groups"))?,
     }
-    for cap in (0..64).take_while(|cap| creel_sys::caps::bounding_has(*cap).is_some()) {
-        if wanted.bounding & 1 << cap == 0 {
-            creel_sys::caps::bounding_drop(cap)
-                .map_err(|e| Fault::from(e).context("capability bounding set"))?;
+    for cap in (0..64).filter(|cap| wanted.bounding & 1 << cap == 0) {
+        match creel_sys::caps::bounding_drop(cap) {
+            // One that this kernel does not know is the first of many.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other.map_err(|e| Fault::from(e).context("capability bounding set"))?,
         }
     }
     if plan.uid != 0 && (keeps != 0 || hold_admin) {

@@ -1,5 +1,6 @@
 //! What the container's process tells its creator, over a close-on-exec socket whose end means "the program runs".
 
+use std::cell::RefCell;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -9,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, WireKind};
+use crate::filter::Filter;
 
 /// Microseconds spent in one group of steps.
 pub type Timing = (String, u64);
@@ -48,18 +50,37 @@ pub(crate) enum Ask {
 /// The byte that opens the gate.
 pub(crate) const GO: u8 = b'G';
 
+/// The longest filter: BPF_MAXINSNS instructions of 8 bytes, and what is before them.
+const MAX_FILTER: usize = 4096 * 8 + 8;
+
 /// Packets beyond this are cut by the sender: error texts can quote long paths.
 const MAX_PACKET: usize = 32 * 1024;
+
+/// What a creator sends to a child that is at work already; the first byte of the packet says which.
+#[derive(Debug)]
+enum Parcel {
+    /// The gate opens, or what was asked for is done.
+    Go,
+    /// The doors of the control group, as descriptors.
+    Doors(Vec<OwnedFd>),
+    /// The system call filter, as [`Filter::to_bytes`] writes it.
+    Filter(Vec<u8>),
+}
+
+const DOORS: u8 = b'D';
+const FILTER: u8 = b'F';
 
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     socket: OwnedFd,
+    /// What came before it was asked for.
+    early: RefCell<Vec<Parcel>>,
 }
 
 impl Reporter {
     pub(crate) fn new(socket: OwnedFd) -> Reporter {
-        Reporter { socket }
+        Reporter { socket, early: RefCell::new(Vec::new()) }
     }
 
     /// The descriptor's number.
@@ -123,13 +144,44 @@ impl Reporter {
 
     /// Waits until the gate opens; false when the creator is gone.
     pub(crate) fn wait(&self) -> bool {
-        let mut byte = [0u8; 1];
+        self.parcel(|parcel| matches!(parcel, Parcel::Go)).is_some()
+    }
+
+    /// Waits for the doors of the control group, which the creator sends when it has made them.
+    pub(crate) fn doors(&self) -> Result<Vec<OwnedFd>, Fault> {
+        match self.parcel(|parcel| matches!(parcel, Parcel::Doors(_))) {
+            Some(Parcel::Doors(doors)) => Ok(doors),
+            _ => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
+        }
+    }
+
+    /// Waits for the system call filter, which the creator sends when it has compiled it.
+    pub(crate) fn filter(&self) -> Result<Filter, Fault> {
+        match self.parcel(|parcel| matches!(parcel, Parcel::Filter(_))) {
+            Some(Parcel::Filter(bytes)) => Filter::from_bytes(&bytes)
+                .ok_or_else(|| Fault::new(ErrorKind::Internal, "the system call filter was cut off")),
+            _ => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
+        }
+    }
+
+    /// The first parcel of a kind; `None` when the creator is gone.
+    fn parcel(&self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
+        let mut early = self.early.borrow_mut();
+        if let Some(at) = early.iter().position(&wanted) {
+            return Some(early.remove(at));
+        }
+        let mut buf = vec![0u8; MAX_FILTER];
         loop {
-            match rustix::io::read(&self.socket, &mut byte) {
-                Ok(1) => return byte[0] == GO,
-                Err(rustix::io::Errno::INTR) => {}
-                _ => return false,
+            let parcel = match fdpass::recv(&self.socket, &mut buf) {
+                Ok((1, _)) if buf[0] == GO => Parcel::Go,
+                Ok((1, doors)) if buf[0] == DOORS => Parcel::Doors(doors),
+                Ok((n, _)) if n > 1 && buf[0] == FILTER => Parcel::Filter(buf[1..n].to_vec()),
+                _ => return None,
+            };
+            if wanted(&parcel) {
+                return Some(parcel);
             }
+            early.push(parcel);
         }
     }
 }
@@ -160,16 +212,39 @@ pub(crate) fn receive(
 ) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
     buf.resize(MAX_PACKET, 0);
     let what = "cannot read what the container's process reports";
-    let (n, fds) = match fdpass::recv(socket, buf) {
-        // The child died with our unread byte in its queue: an end like any other.
-        Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Ok(None),
-        other => other.map_err(|e| Error::setup(what, e))?,
-    };
+    let (n, fds) = match fdpass::recv(&socket, buf) {
+        // It ended without reading all that we sent, which is told once, before what it said itself.
+        Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => fdpass::recv(&socket, buf),
+        other => other,
+    }
+    .map_err(|e| Error::setup(what, e))?;
     if n == 0 {
         return Ok(None);
     }
     let message = serde_json::from_slice(&buf[..n]).map_err(|e| Error::setup(what, e))?;
     Ok(Some((message, fds)))
+}
+
+/// Sends the doors of the control group.
+pub(crate) fn send_doors(socket: impl AsFd, doors: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    send_parcel(socket, &[DOORS], doors)
+}
+
+/// Sends the system call filter.
+pub(crate) fn send_filter(socket: impl AsFd, filter: &Filter) -> Result<(), Error> {
+    let mut bytes = vec![FILTER];
+    filter.to_bytes(&mut bytes);
+    send_parcel(socket, &bytes, &[])
+}
+
+fn send_parcel(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {
+    match fdpass::send(socket, bytes, fds) {
+        // It has ended; the reader will see that and say so.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+        other => {
+            other.map(drop).map_err(|e| Error::setup("cannot tell the container's process what it needs", e))
+        }
+    }
 }
 
 /// Opens the gate.

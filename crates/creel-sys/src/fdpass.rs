@@ -10,7 +10,7 @@ use rustix::net::{
 };
 
 /// How many descriptors one message may carry here.
-pub const MAX_FDS: usize = 16;
+pub const MAX_FDS: usize = 32;
 
 /// Sends bytes with descriptors; at least one byte is needed to carry them. Returns how many bytes were sent.
 ///

@@ -153,7 +153,7 @@ fn host(bus: &mut Bus, h: &Hierarchies) -> Result<Host> {
 
 /// Makes the group where systemd does not, sets its limits, and moves the process where systemd has not moved it.
 fn complete(group: &Cgroup, r: &Resources, pid: Option<i32>) -> Result<()> {
-    apply::create(&Real, &Plan::complete(group.hierarchies(), group.path(), r)?)?;
+    apply::create(&Real, &Plan::complete(group.hierarchies(), group.path(), r)?.steps)?;
     let Some(pid) = pid else { return Ok(()) };
     let read =
         |path: &str| fs::read_to_string(path).map_err(|cause| Error::file("read", Path::new(path), cause));

@@ -171,7 +171,8 @@ fn plan(h: &Hierarchies, json: &str) -> Plan {
 fn v2_hands_controllers_down_before_it_writes() {
     let h = v2();
     let fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64}, "devices": [{"allow": false}]}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64}, "devices": [{"allow": false}]}"#).steps)
+        .unwrap();
     expect![[r#"
         /sys/fs/cgroup/cgroup.subtree_control < +cpuset +cpu +io +memory +hugetlb +pids +rdma +misc
         /sys/fs/cgroup/creel/cgroup.subtree_control < +cpuset +cpu +io +memory +hugetlb +pids +rdma +misc
@@ -184,7 +185,7 @@ fn v2_hands_controllers_down_before_it_writes() {
 fn v1_copies_the_cpuset_down() {
     let h = v1();
     let fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, "{}")).unwrap();
+    apply::create(&fake, &plan(&h, "{}").steps).unwrap();
     expect![[r#"
         /sys/fs/cgroup/cpuset/creel/cpuset.cpus < 0-3
         /sys/fs/cgroup/cpuset/creel/cpuset.mems < 0
@@ -203,7 +204,7 @@ fn a_failure_at_any_write_leaves_nothing() {
         for file in [shares, "pids.max"] {
             let mut fake = Fake::new(&h);
             fake.broken.insert(file.into(), EINVAL);
-            let error = apply::create(&fake, &plan(&h, json)).unwrap_err();
+            let error = apply::create(&fake, &plan(&h, json).steps).unwrap_err();
             assert!(error.to_string().contains(file), "{error}");
             assert!(error.to_string().contains("out of the range"), "{error}");
             assert_eq!(fake.groups(), Vec::<String>::new());
@@ -216,14 +217,15 @@ fn files_that_the_kernel_lacks() {
     let h = hybrid();
     let mut fake = Fake::new(&h);
     fake.lacking = vec!["memory.memsw.limit_in_bytes"];
-    let error = apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}}"#)).unwrap_err();
+    let error =
+        apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}}"#).steps).unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     assert_eq!(fake.groups(), Vec::<String>::new());
     // Without swap accounting there is no limit to lift.
-    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": -1}}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": -1}}"#).steps).unwrap();
     // The second name of the weight.
     let fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, r#"{"blockIO": {"weight": 300}}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"blockIO": {"weight": 300}}"#).steps).unwrap();
     let weight = fake.read(Path::new("/sys/fs/cgroup/blkio/creel/abc/blkio.bfq.weight")).unwrap();
     assert_eq!(weight, "300");
 }
@@ -232,7 +234,7 @@ fn files_that_the_kernel_lacks() {
 fn limits_of_memory_and_swap_go_up_and_down() {
     let h = hybrid();
     let fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}}"#).steps).unwrap();
     let at = Path::new("/sys/fs/cgroup/memory/creel/abc");
     for (limit, swap) in [(256, 512), (32, 32), (1000, 1000), (1, 2)] {
         let r = resources(&format!(r#"{{"memory": {{"limit": {limit}, "swap": {swap}}}}}"#));
@@ -250,7 +252,7 @@ fn limits_of_memory_and_swap_go_up_and_down() {
 fn an_update_that_fails_puts_former_values_back() {
     let h = v2();
     let mut fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}, "pids": {"limit": 5}}"#))
+    apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64, "swap": 128}, "pids": {"limit": 5}}"#).steps)
         .unwrap();
     fake.broken.insert("pids.max".into(), EBUSY);
     let r = resources(r#"{"memory": {"limit": 100, "swap": 300}, "pids": {"limit": 7}}"#);
@@ -265,27 +267,27 @@ fn an_update_that_fails_puts_former_values_back() {
 fn prepared_groups_are_taken_leftovers_made_anew_and_the_living_left_alone() {
     let h = hybrid();
     let fake = Fake::new(&h);
-    apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#).steps).unwrap();
     let group = Path::new("/sys/fs/cgroup/pids/creel/abc");
     // As somebody may have prepared it: its limits stay.
-    apply::create(&fake, &plan(&h, "{}")).unwrap();
+    apply::create(&fake, &plan(&h, "{}").steps).unwrap();
     assert_eq!(fake.read(&group.join("pids.max")).unwrap(), "5");
     // A failure does not remove what was there before.
     let mut broken = fake;
     broken.broken.insert("cpu.shares".into(), EINVAL);
-    apply::create(&broken, &plan(&h, r#"{"cpu": {"shares": 3}}"#)).unwrap_err();
+    apply::create(&broken, &plan(&h, r#"{"cpu": {"shares": 3}}"#).steps).unwrap_err();
     assert_eq!(broken.read(&group.join("pids.max")).unwrap(), "5");
     broken.broken.clear();
     let fake = broken;
 
     fake.make(&group.join("child"));
-    apply::create(&fake, &plan(&h, "{}")).unwrap();
+    apply::create(&fake, &plan(&h, "{}").steps).unwrap();
     assert_eq!(fake.read(&group.join("pids.max")).unwrap(), "");
     assert!(!fake.groups().iter().any(|dir| dir.contains("child")));
 
     fake.make(&group.join("child"));
     fake.files.borrow_mut().insert(group.join("child/cgroup.procs"), "77\n".into());
-    let error = apply::create(&fake, &plan(&h, "{}")).unwrap_err();
+    let error = apply::create(&fake, &plan(&h, "{}").steps).unwrap_err();
     assert!(matches!(error, Error::Occupied { pid: 77, .. }), "{error}");
     assert!(error.to_string().contains("cgroup is not empty"), "{error}");
     assert!(fake.groups().iter().any(|dir| dir.contains("child")));
@@ -298,9 +300,9 @@ fn frozen_groups_are_refused() {
         (v1(), "/sys/fs/cgroup/freezer/creel/abc/freezer.state", "FROZEN\n"),
     ] {
         let fake = Fake::new(&h);
-        apply::create(&fake, &plan(&h, "{}")).unwrap();
+        apply::create(&fake, &plan(&h, "{}").steps).unwrap();
         fake.files.borrow_mut().insert(file.into(), value.into());
-        let error = apply::create(&fake, &plan(&h, "{}")).unwrap_err();
+        let error = apply::create(&fake, &plan(&h, "{}").steps).unwrap_err();
         assert!(error.to_string().contains("unexpectedly frozen"), "{error}");
     }
 }
@@ -313,9 +315,9 @@ fn a_threaded_subtree() {
     fake.make(Path::new("/sys/fs/cgroup/creel/abc"));
     let kind = Path::new("/sys/fs/cgroup/creel/abc/cgroup.type");
     fake.files.borrow_mut().insert(kind.into(), "domain invalid\n".into());
-    let error = apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64}}"#)).unwrap_err();
+    let error = apply::create(&fake, &plan(&h, r#"{"memory": {"limit": 64}}"#).steps).unwrap_err();
     assert!(error.to_string().contains("memory cannot be had"), "{error}");
-    apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 64}}"#)).unwrap();
+    apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 64}}"#).steps).unwrap();
     assert_eq!(fake.read(kind).unwrap(), "threaded");
 }
 
@@ -330,7 +332,7 @@ fn a_period_alone_keeps_the_quota() {
         (r#"{"cpu": {"quota": -1, "period": 900000}}"#, "max 900000"),
         (r#"{"cpu": {"period": 50000}}"#, "max 50000"),
     ] {
-        apply::create(&fake, &plan(&h, json)).unwrap();
+        apply::create(&fake, &plan(&h, json).steps).unwrap();
         assert_eq!(fake.read(file).unwrap(), want);
     }
 }
@@ -340,7 +342,7 @@ fn a_controller_that_cannot_be_had_matters_only_if_it_is_needed() {
     let h = v2();
     let mut fake = Fake::new(&h);
     fake.broken.insert("cgroup.subtree_control".into(), EBUSY);
-    apply::create(&fake, &plan(&h, "{}")).unwrap();
-    let error = apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#)).unwrap_err();
+    apply::create(&fake, &plan(&h, "{}").steps).unwrap();
+    let error = apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#).steps).unwrap_err();
     assert!(error.to_string().contains("processes of its own"), "{error}");
 }
