@@ -1,8 +1,9 @@
-/* The floor: what the kernel takes for a container, and nothing else.
+/* The floor: what the kernel takes for the container of bench/oci, and nothing else.
  *
- *   floor run ROOTFS PROGRAM ARG...    six namespaces, control groups, the mounts of the default Spec, masked and
- *                                      read-only paths, pivot_root, capabilities, a small system call filter, execve
- *   floor exec PID PROGRAM ARG...      join the namespaces of that process, execve
+ *   floor run ROOTFS PROGRAM ARG...    six namespaces, control groups, the loopback interface, a keyring, the mounts of
+ *                                      the default Spec, masked and read-only paths, pivot_root, capabilities, a small
+ *                                      system call filter, execve
+ *   floor exec PID PROGRAM ARG...      join the control groups and the namespaces of that process, execve
  *   floor peak NAME PROGRAM ARG...     run a program and print NAME and the most memory that it had resident, in KiB
  *
  * No configuration is read, nothing is checked beyond the results of calls, no error is explained. bench/oci measures
@@ -15,14 +16,17 @@
 #include <linux/filter.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -33,11 +37,11 @@
 
 static const char *const v1[] = { "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "pids", "blkio",
                                   "net_cls", "net_prio", "perf_event", "hugetlb", "systemd", "rdma", "misc", 0 };
-static char groups[32][160];
+static char groups[32][160], names[32][64];
 static int tasks[32], ngroups, unified = -1;
 
 static void make_groups(void) {
-    char dir[128], resolved[32][64];
+    char dir[128], (*resolved)[64] = names;
     int seen = 0;
     for (const char *const *name = v1; *name; name++) {
         snprintf(dir, sizeof dir, "/sys/fs/cgroup/%s", *name);
@@ -48,6 +52,7 @@ static void make_groups(void) {
         int again = 0;
         for (int i = 0; i < seen; i++) again |= !strcmp(resolved[i], resolved[seen]);
         if (again || access(dir, F_OK)) continue;
+        memmove(names[ngroups], names[seen], sizeof *names);
         seen++;
         snprintf(groups[ngroups], 160, "%s/floor-%d", dir, getpid());
         if (mkdir(groups[ngroups], 0755) < 0) continue;
@@ -104,9 +109,68 @@ static void capabilities(void) {
     DO(syscall(SYS_capset, &head, data));                    /* CAP_SYS_ADMIN until the filter is loaded */
 }
 
+/* The control groups of a process, opened for joining. */
+static void find_groups(const char *pid) {
+    char file[64], text[4096], dir[256];
+    snprintf(file, sizeof file, "/proc/%s/cgroup", pid);
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    DO(fd);
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(0, "\n")) {
+        char *name = strchr(line, ':'), *path = name ? strchr(name + 1, ':') : 0;
+        if (!path) continue;
+        *path++ = 0;
+        name = strncmp(name + 1, "name=", 5) ? name + 1 : name + 6;
+        if (*name) {
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup/%.32s%.200s/tasks", name, path);
+            int task = open(dir, O_WRONLY | O_CLOEXEC);
+            if (task >= 0) tasks[ngroups++] = task;
+        } else {
+            const char *top = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "" : "/unified";
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%.200s", top, path);
+            unified = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        }
+    }
+}
+
+static void join_groups(void) {
+    for (int i = 0; i < ngroups; i++) if (tasks[i] >= 0 && write(tasks[i], "0", 1) < 0) perror("join");
+}
+
+static void loopback(void) {
+    struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    DO(fd);
+    DO(ioctl(fd, SIOCSIFFLAGS, &request));
+    close(fd);
+}
+
+/* The mount of type cgroup of the default Spec. */
+static void mount_groups(void) {
+    const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME;
+    if (unified >= 0 && ngroups == 1) {
+        DO(mount("cgroup", "sys/fs/cgroup", "cgroup2", flags | MS_RDONLY, 0));
+        return;
+    }
+    DO(mount("tmpfs", "sys/fs/cgroup", "tmpfs", flags, "mode=755"));
+    for (int i = 0; i < ngroups; i++) {
+        char place[128], data[96];
+        if (tasks[i] < 0) continue;
+        snprintf(place, sizeof place, "sys/fs/cgroup/%s", names[i]);
+        snprintf(data, sizeof data, "%s%s", strcmp(names[i], "systemd") ? "" : "none,name=", names[i]);
+        DO(mkdir(place, 0755));
+        if (mount("cgroup", place, "cgroup", flags | MS_RDONLY, data) < 0) perror(place);
+    }
+    DO(mount(0, "sys/fs/cgroup", 0, MS_REMOUNT | MS_BIND | flags | MS_RDONLY, 0));
+}
+
 static void inside(const char *rootfs, char **argv) {
-    for (int i = 0; i < ngroups; i++) if (tasks[i] >= 0 && write(tasks[i], "0", 1) < 0) perror(groups[i]);
+    join_groups();
     DO(unshare(CLONE_NEWCGROUP));
+    loopback();
+    syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, "floor");
     DO(sethostname("floor", 5));
     DO(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
     DO(mount(rootfs, rootfs, 0, MS_BIND | MS_REC, 0));
@@ -118,6 +182,7 @@ static void inside(const char *rootfs, char **argv) {
     DO(mount("shm", "dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=1777,size=65536k"));
     DO(mount("mqueue", "dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0));
     DO(mount("sysfs", "sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, 0));
+    mount_groups();
     umask(0);
     const struct { const char *path; int minor, major; } nodes[] = { { "dev/null", 3, 1 }, { "dev/zero", 5, 1 },
         { "dev/full", 7, 1 }, { "dev/random", 8, 1 }, { "dev/urandom", 9, 1 }, { "dev/tty", 0, 5 } };
@@ -163,10 +228,15 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "exec")) {
         int target = syscall(SYS_pidfd_open, atoi(argv[2]), 0);
         DO(target);
-        DO(setns(target, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP));
-        int pid = clone3(0, &pidfd, -1);
+        find_groups(argv[2]);
+        DO(setns(target, CLONE_NEWPID));
+        int pid = clone3(0, &pidfd, unified);
         DO(pid);
-        if (pid == 0) { capabilities(); filter(); execv(argv[3], argv + 3); perror(argv[3]); _exit(127); }
+        if (pid == 0) {
+            join_groups();
+            DO(setns(target, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP));
+            capabilities(); filter(); execv(argv[3], argv + 3); perror(argv[3]); _exit(127);
+        }
         DO(waitpid(pid, &status, 0));
     } else {
         make_groups();
