@@ -191,7 +191,28 @@ fn run_creators_hooks(record: &Record, spec: &Spec, pid: i32) -> Result<()> {
 
 /// An error of the runtime library at the start of a process, with runc's words before it.
 pub(crate) fn not_started(error: creel_runtime::Error) -> Error {
-    Error::Runtime(error).during(NOT_STARTED)
+    let what = match &error {
+        creel_runtime::Error::Step { step, .. } if step.starts_with("mount ") => {
+            format!("{NOT_STARTED}: error during container init: error mounting")
+        }
+        _ => NOT_STARTED.into(),
+    };
+    Error::Runtime(error).during(what)
+}
+
+/// Whether the container is kept to some processors.
+fn has_cpus(spec: &Spec) -> bool {
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu.as_ref());
+    cpu.and_then(|cpu| cpu.cpus.as_ref()).is_some_and(|cpus| !cpus.is_empty())
+}
+
+/// Tells in the log with which flags the filter of system calls is loaded, in runc's words.
+pub(crate) fn log_filter(o: &Options, spec: &Spec) {
+    let wanted = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    if let Some(flags) = wanted.and_then(creel_runtime::seccomp_flags) {
+        o.log.debug(&format!("seccomp filter flags: {flags}"));
+    }
 }
 
 /// runc's words before whatever keeps a process from starting.
@@ -273,11 +294,21 @@ fn make(
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
     o.log.debug("nsexec container setup: cloning the process into its namespaces");
+    log_filter(o, &spec);
     let created = creel_runtime::create(options);
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
     }
-    let created = created.map_err(not_started)?;
+    let created = created.map_err(|error| match &error {
+        creel_runtime::Error::Step { message, errno: Some(libc::EPERM), .. }
+            if message.starts_with("scheduler:") && has_cpus(&spec) =>
+        {
+            // In runc's words.
+            let text = format!("process scheduler can't be used together with AllowedCPUs: {error}");
+            Error::Invalid(text).during(NOT_STARTED)
+        }
+        _ => not_started(error),
+    })?;
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
     o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));

@@ -18,13 +18,14 @@ use crate::error::Fault;
 use crate::filter::Filter;
 use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
+use crate::mounts::binding::Manner;
 use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
 use crate::plan::{INIT_PATH, InitPlan, Step};
 use crate::process::{ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
 use crate::report::{Ask, Message, Reporter, Timing};
 use crate::sources::Sources;
-use crate::{Life, console, namespaces, path, program, rootfs};
+use crate::{Life, Rootfs, console, namespaces, path, program, rootfs, scheduling};
 
 /// Hooks that run in the container's namespaces, and what they are told.
 #[derive(Debug)]
@@ -77,11 +78,11 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         timings: Vec::new(),
     };
     process::umask(0);
-    for step in &plan.steps {
+    for (number, step) in plan.steps.iter().enumerate() {
         // Under the filter no more questions are asked, not even for the time.
         let filtered = matches!(step, Step::Seccomp | Step::StartContainerHooks { .. } | Step::Execute);
         let begun = (!filtered).then(Instant::now);
-        if let Err(fault) = init.apply(&plan, step) {
+        if let Err(fault) = init.apply(&plan, number, step) {
             let code = match fault.kind {
                 ErrorKind::ProgramNotFound => 127,
                 ErrorKind::ProgramNotExecutable => 126,
@@ -157,7 +158,7 @@ impl Init {
         self.procfs.as_ref().ok_or_else(|| Fault::new(ErrorKind::Internal, "there is no procfs"))
     }
 
-    fn apply(&mut self, plan: &InitPlan, step: &Step) -> Result<(), Fault> {
+    fn apply(&mut self, plan: &InitPlan, number: usize, step: &Step) -> Result<(), Fault> {
         match step {
             Step::UserNamespace { uid_mappings, .. } => {
                 if !uid_mappings.is_empty() {
@@ -165,11 +166,16 @@ impl Init {
                 }
                 become_root()
             }
-            Step::Cgroup if self.group_by_pid => self.reporter.ask(Ask::Group),
-            Step::Cgroup => join_cgroup(self.cgroup.take()),
-            Step::JoinNamespace { kind, .. } => {
-                Ok(ns::setns(self.sources.take_namespace(*kind)?, namespaces::bit(*kind))?)
+            Step::Cgroup => {
+                if self.group_by_pid {
+                    self.reporter.ask(Ask::Group)?;
+                } else {
+                    join_cgroup(self.cgroup.take())?;
+                }
+                scheduling::run_anywhere();
+                Ok(())
             }
+            Step::JoinNamespace { kind, .. } => namespaces::join(*kind, &self.sources.take_namespace(*kind)?),
             Step::TimeNamespace { offsets } => {
                 ns::unshare(creel_sys::clone::NEWTIME)?;
                 if !offsets.is_empty() {
@@ -189,22 +195,23 @@ impl Init {
             }
             Step::Hostname { name } => Ok(ns::sethostname(name.as_bytes())?),
             Step::Domainname { name } => Ok(ns::setdomainname(name.as_bytes())?),
-            Step::OpenSources { .. } => self.sources.open_trees(plan),
+            Step::OpenSources { .. } => self.sources.open_tied(plan),
             Step::PrivateTree => apply::private_tree(),
             Step::Root { rootfs, .. } => {
                 self.root = Some(rootfs::mount(rootfs, self.sources.root.take())?);
                 Ok(())
             }
             Step::HostRoot { path } => {
-                self.root = Some(rootfs::place(path)?);
+                self.root = Some(rootfs::mount(&Rootfs::Directory(path.clone()), None)?);
                 Ok(())
             }
             Step::Mount { mount } => {
                 let source = match mount {
-                    MountStep::Bind { .. } => Some(self.sources.next_tree()?),
+                    MountStep::Bind { .. } => Some(self.sources.tree(number, step, &self.reporter)?),
                     _ => None,
                 };
-                let made = apply::mount(self.root()?, mount, source)?;
+                let locked = plan.steps.iter().any(|step| matches!(step, Step::UserNamespace { .. }));
+                let made = apply::mount(self.root()?, mount, source, locked)?;
                 if mount.is_sealed_later() {
                     self.to_seal.push(made);
                 }
@@ -212,9 +219,9 @@ impl Init {
             }
             Step::Device { device } => make_device(self.root()?, device),
             Step::BindDevice { device } => {
-                let tree = self.sources.next_tree()?;
+                let tree = self.sources.tree(number, step, &self.reporter)?;
                 dev_parent(self.root()?, &device.path)?;
-                apply::bind(self.root()?, &device.path, tree, &device_options()).map(drop)
+                apply::bind(self.root()?, &device.path, tree, &device_options(), Manner::Added).map(drop)
             }
             Step::Link { path, target } => make_link(self.root()?, path, target),
             Step::Console { size } => {
@@ -224,8 +231,8 @@ impl Init {
                 Ok(())
             }
             Step::BindInit { destination, .. } => {
-                let tree = self.sources.next_tree()?;
-                apply::bind(self.root()?, destination, tree, &read_only()).map(drop)
+                let tree = self.sources.tree(number, step, &self.reporter)?;
+                apply::bind(self.root()?, destination, tree, &read_only(), Manner::Added).map(drop)
             }
             Step::WorkingDirectory { path } => crate::process::make_directory(self.root()?, path),
             Step::Sysctl { path, value } => self.procfs()?.write(&format!("sys/{path}"), value),
@@ -242,10 +249,10 @@ impl Init {
             Step::ReadonlyRoot => apply::set_attributes(self.root()?, sys::ATTR_RDONLY, 0, false),
             Step::PivotRoot => self.pivot(),
             Step::MoveRoot => {
-                rustix::process::fchdir(self.root()?)?;
-                rustix::process::chroot(".")?;
-                Ok(rustix::process::chdir("/")?)
+                rootfs::cover_the_host(self.root()?)?;
+                self.chroot()
             }
+            Step::Chroot => self.chroot(),
             Step::RootPropagation { mode, recursive } => {
                 apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: *recursive })
             }
@@ -264,6 +271,8 @@ impl Init {
             },
             Step::CreateRuntimeHooks { .. } => self.reporter.ask(Ask::Hooks),
             Step::CreateContainerHooks { .. } => {
+                // Their working directory is the root, as runc's have it.
+                rustix::process::fchdir(self.root()?)?;
                 self.run_hooks(&plan.id, "createContainer", &self.hooks.create_container, "creating")
             }
             Step::StartContainerHooks { .. } => {
@@ -289,6 +298,12 @@ impl Init {
             }
             other => Ok(other?),
         }
+    }
+
+    fn chroot(&self) -> Result<(), Fault> {
+        rustix::process::fchdir(self.root()?)?;
+        rustix::process::chroot(".")?;
+        Ok(rustix::process::chdir("/")?)
     }
 
     fn pivot(&mut self) -> Result<(), Fault> {

@@ -8,7 +8,7 @@ use creel_types::ErrorKind;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Fault, WireKind};
+use crate::error::{Error, Fault, WireKind, plain};
 
 /// Microseconds spent in one group of steps.
 pub type Timing = (String, u64);
@@ -22,6 +22,8 @@ pub(crate) enum Message {
     Console,
     /// A process in between has cloned the child, whose pidfd comes along.
     Born(i32),
+    /// What a process in between was to open comes along.
+    Tree,
     /// The creator is to do something, and to say so when it is done.
     Ask(Ask),
     /// The filter's listener will be this descriptor; a pidfd of the child and the memory on which it waits come along.
@@ -43,6 +45,8 @@ pub(crate) enum Ask {
     Group,
     /// Run the hooks of kinds prestart and createRuntime.
     Hooks,
+    /// Open the source of this step, and hand it over.
+    Source(usize),
 }
 
 /// The byte that opens the gate.
@@ -90,6 +94,14 @@ impl Reporter {
     pub(crate) fn ask(&self, ask: Ask) -> Result<(), Fault> {
         self.send(&Message::Ask(ask), &[]);
         if self.wait() { Ok(()) } else { Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")) }
+    }
+
+    /// Has the creator open something.
+    pub(crate) fn ask_for(&self, ask: Ask) -> Result<OwnedFd, Fault> {
+        self.send(&Message::Ask(ask), &[]);
+        let gone = || Fault::new(ErrorKind::Unavailable, "the creator is gone");
+        let (read, fds) = fdpass::recv(&self.socket, &mut [0u8; 1]).map_err(|_| gone())?;
+        fds.into_iter().next().filter(|_| read == 1).ok_or_else(gone)
     }
 
     /// Waits at a listening socket for the one who opens the gate; his connection carries the reports from then on. A
@@ -170,6 +182,17 @@ pub(crate) fn receive(
     }
     let message = serde_json::from_slice(&buf[..n]).map_err(|e| Error::setup(what, e))?;
     Ok(Some((message, fds)))
+}
+
+/// Tells a child that what it asked for is done, and gives it what came of it.
+pub(crate) fn give(socket: impl AsFd, fd: Option<&OwnedFd>) -> Result<(), Error> {
+    let Some(fd) = fd else { return go(socket) };
+    match fdpass::send(&socket, &[GO], &[fd.as_fd()]) {
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
+            Err(Error::setup("cannot give the container's process its descriptor", plain(&e)))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens the gate.

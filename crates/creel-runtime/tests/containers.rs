@@ -411,7 +411,7 @@ fn binds() {
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "open the sources of bind mounts: cannot open /nowhere/at/all: no such file or directory"
+        "mount /nowhere/at/all on /q: cannot open /nowhere/at/all: no such file or directory"
     );
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }

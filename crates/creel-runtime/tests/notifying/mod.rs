@@ -90,7 +90,7 @@ fn notifying(socket: &std::path::Path) -> Seccomp {
         default_action: "SCMP_ACT_ALLOW".into(),
         listener_path: Some(socket.display().to_string()),
         listener_metadata: Some("some words".into()),
-        flags: vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()],
+        flags: Some(vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()]),
         syscalls: vec![SyscallRule {
             names: names.split_whitespace().map(str::to_string).collect(),
             action: "SCMP_ACT_NOTIFY".into(),
