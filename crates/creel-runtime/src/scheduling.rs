@@ -290,14 +290,17 @@ mod tests {
         assert_eq!(policy("MPOL_BIND", "0-1", &["MPOL_F_STATIC_NODES"]).unwrap().mode, 2 | 1 << 15);
         assert!(policy("MPOL_DEFAULT", "", &[]).unwrap().nodes.is_empty());
         assert_eq!(policy("MPOL_PREFERRED", "", &[]).unwrap().mode, 1);
-        for (mode, nodes, flags) in [
-            ("MPOL_BIND", "", &[][..]),
-            ("MPOL_LOCAL", "0", &[]),
-            ("MPOL_BIND", "x", &[]),
-            ("BIND", "0", &[]),
-            ("MPOL_BIND", "0", &["STATIC"]),
+        for (mode, nodes, flags, words) in [
+            ("MPOL_BIND", "", &[][..], "invalid memory policy node"),
+            ("MPOL_LOCAL", "0-7", &[], "MPOL_LOCAL mode requires 0 nodes but got 8"),
+            ("MPOL_BIND", "x", &[], "invalid memory policy node"),
+            ("MPOL_BIND", "0-9876543210", &[], "invalid memory policy node"),
+            ("BIND", "0", &[], "invalid memory policy mode"),
+            ("", "0", &[], "invalid memory policy mode"),
+            ("MPOL_BIND", "0", &["STATIC"], "invalid memory policy flag"),
         ] {
-            assert!(policy(mode, nodes, flags).is_err(), "{mode} {nodes}");
+            let error = policy(mode, nodes, flags).unwrap_err().to_string();
+            assert!(error.contains(words), "{mode} {nodes}: {error}");
         }
     }
 }

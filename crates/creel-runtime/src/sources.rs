@@ -1,9 +1,9 @@
 //! What a container takes from its host: the sources of bind mounts, the root, the namespaces to join.
 //!
 //! A source is opened right before it is mounted, by the container's process in its own copy of the host's tree: it may
-//! lie in what an earlier mount of the same Spec has brought, and mountinfo lists mounts in the Spec's order. Where the
-//! process cannot do that (it has lost its creator's rights, or is in another tree) the creator has opened it before, as
-//! it has those that stay tied to the host's mounts, of which the copy is cut off.
+//! lie in what an earlier mount of the same Spec has brought, and mountinfo lists mounts in the Spec's order. Those that
+//! stay tied to the host's mounts it opens before it cuts its tree off from them. Where the process cannot do that (it has
+//! lost its creator's rights, or is in another tree) the creator has opened it before the clone.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -103,7 +103,6 @@ impl Sources {
                     .and_then(|made| made.map_or_else(|| open_device(device), Ok))
                     .map(|tree| drop(sources.trees.insert(number, tree))),
                 Step::Mount { .. } | Step::BindInit { .. } if far => sources.prepare(number, step),
-                Step::Mount { mount } if mount.is_tied() => sources.prepare(number, step),
                 // The child cannot make a namespace for it: it knows no process by the number that procfs shows.
                 Step::Mount { mount: MountStep::Bind { id_map: Some(map), .. } } => {
                     sources.maps.find(map).map(drop)
@@ -161,7 +160,8 @@ impl Sources {
     /// The source of a step whose turn has come.
     pub(crate) fn tree(&mut self, number: usize, step: &Step, reporter: &Reporter) -> Result<OwnedFd, Fault> {
         if let Some(tree) = self.trees.remove(&number) {
-            // A copy comes at its place in mountinfo; before Linux 6.15 there is none of what is attached nowhere.
+            // A copy comes at its place in mountinfo; before Linux 6.15 there is none of what is attached nowhere, and
+            // never one in another mount namespace.
             return match step {
                 Step::Mount { mount: MountStep::Bind { options, .. } } => {
                     Ok(apply::clone_of(&tree, options.recursive).unwrap_or(tree))

@@ -128,6 +128,28 @@ fn delete_force_ends_whatever_runs_and_does_not_dawdle() {
 }
 
 #[test]
+fn containers_are_deleted_by_a_pattern() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    });
+    for id in ["test-1", "test-2", "other"] {
+        place.create(id, &bundle);
+    }
+    place.start("test-2");
+    let error = place.fails(1, &["delete", "--regex", "^test-[0-9]+$"]);
+    assert!(error.starts_with("test-2: cannot delete container test-2 that is not stopped"), "{error}");
+    assert_eq!(place.ok(&["list", "-q"]), "other\ntest-2");
+    place.ok(&["delete", "-f", "--regex", "test-*"]);
+    assert_eq!(place.ok(&["list", "-q"]), "other");
+    let error = place.fails(1, &["delete", "--regex", "a("]);
+    assert!(error.contains("regular expression"), "{error}");
+    place.ok(&["delete", "-f", "--regex", "."]);
+    assert_eq!(place.ok(&["list", "-q"]), "");
+    place.finish();
+}
+
+#[test]
 fn processes_without_a_pid_namespace_end_with_a_kill() {
     let Some(place) = Place::new() else { return };
     let bundle = place.bundle("s", &["sleep", "1000"], |spec| {
