@@ -231,7 +231,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
             },
             (Ask::Hooks, _) => hooks::run_creators(&spec_hooks, &State { pid, ..state }),
             (Ask::Source(step), _) => {
-                let asker = pidfd.ok_or_else(|| Error::setup("cannot open a source", "its process is gone"))?;
+                let asker =
+                    pidfd.ok_or_else(|| Error::setup("cannot open a source", "its process is gone"))?;
                 return Later::open(&later, step, asker).map(Some);
             }
             (Ask::IdMaps, None) => Ok(()),

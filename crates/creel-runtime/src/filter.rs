@@ -93,7 +93,11 @@ fn named_flags(wanted: &Seccomp) -> Result<u32, Error> {
 /// The flags that a Spec's filter is loaded with, as seccomp(2) gets them; `None` for flags that nobody knows.
 pub fn flags(wanted: &Seccomp) -> Option<u32> {
     let flags = named_flags(wanted).ok()?;
-    Some(if has_agent(wanted) { flags | sys::FLAG_NEW_LISTENER } else { flags & !sys::FLAG_WAIT_KILLABLE_RECV })
+    Some(if has_agent(wanted) {
+        flags | sys::FLAG_NEW_LISTENER
+    } else {
+        flags & !sys::FLAG_WAIT_KILLABLE_RECV
+    })
 }
 
 impl Filter {

@@ -84,7 +84,12 @@ fn run_one(hook: &Hook, state: &State<'_>, directory: &Path, annotated: bool) ->
         file.map(Stdio::from).map_err(|e| words(&e))
     };
     let mut command = Command::new(&hook.path);
-    command.current_dir(directory).env_clear().stdin(Stdio::piped()).stdout(output("stdout")?).stderr(output("stderr")?);
+    command
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(output("stdout")?)
+        .stderr(output("stderr")?);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }

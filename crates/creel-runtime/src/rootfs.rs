@@ -10,8 +10,8 @@ use rustix::mount::UnmountFlags;
 
 use crate::Rootfs;
 use crate::error::{Error, Fault};
-use crate::mounts::{MountOptions, Propagation};
 use crate::mounts::apply;
+use crate::mounts::{MountOptions, Propagation};
 
 /// Options that keep overlayfs to what a layer may say: no redirects to other directories, no metadata-only copies
 /// (the upper directory must be whole by itself, since `diff` and `commit` read it), no index.

@@ -121,7 +121,10 @@ pub(crate) fn memory_policy(wanted: &MemoryPolicy) -> Result<NodePolicy, Error> 
     // The first words are runc's; its callers look for them.
     let wrong = |field: &str, reason: String| {
         let what = field.trim_end_matches('s');
-        Error::invalid(format!("linux.memoryPolicy.{field}"), format!("invalid memory policy {what}: {reason}"))
+        Error::invalid(
+            format!("linux.memoryPolicy.{field}"),
+            format!("invalid memory policy {what}: {reason}"),
+        )
     };
     let mode = match wanted.mode.as_str() {
         "MPOL_DEFAULT" => 0,

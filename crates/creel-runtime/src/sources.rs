@@ -91,9 +91,10 @@ impl Sources {
                     sources.later.push(number);
                     let map = match id_map {
                         None => Ok(None),
-                        Some(map) => sources.maps.find(map).and_then(|namespace| {
-                            Ok(Some((namespace.try_clone_to_owned()?, map.recursive)))
-                        }),
+                        Some(map) => sources
+                            .maps
+                            .find(map)
+                            .and_then(|namespace| Ok(Some((namespace.try_clone_to_owned()?, map.recursive)))),
                     };
                     let (source, recursive) = (source.clone(), options.recursive);
                     map.map(|map| later.push(Later { step: number, source, recursive, map }))

@@ -180,8 +180,7 @@ pub(crate) fn restore(
         message.text(1, key).number(2, fd);
         opts.inner(27, &message);
     };
-    for (number, name) in descriptors.iter().enumerate().filter(|(_, name)| name.starts_with("pipe:"))
-    {
+    for (number, name) in descriptors.iter().enumerate().filter(|(_, name)| name.starts_with("pipe:")) {
         inherited(name, number as i64);
     }
     let joined = joined_namespaces(what.spec)?;
@@ -415,8 +414,9 @@ fn spec_source(spec: &Spec, place: &str) -> Option<PathBuf> {
 /// A file that is kept beside CRIU's images; another runtime's images may be without it.
 fn read_beside<T: Default + serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Invalid(format!("{}: {e}", file.display()))),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|e| Error::Invalid(format!("{}: {e}", file.display())))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
         Err(e) => Err(Error::on("open", file, e)),
     }

@@ -261,8 +261,9 @@ pub(crate) fn bind(
     let now = || rustix::fs::fstatvfs(&tree).map(|stat| stat.f_flag.bits());
     let attributes = binding::change(options, manner, now).map_err(|e| match e {
         Some(e) => e.into(),
-        None => Fault::from(Errno::PERM)
-            .context("the options would change what is locked in a user namespace (ro, nodev, nosuid, noexec, atime)"),
+        None => Fault::from(Errno::PERM).context(
+            "the options would change what is locked in a user namespace (ro, nodev, nosuid, noexec, atime)",
+        ),
     })?;
     if !attributes.is_empty() {
         set_attributes(&tree, attributes.set, attributes.clear, false)?;

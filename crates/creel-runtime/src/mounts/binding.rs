@@ -113,7 +113,10 @@ mod tests {
         let had = libc::ST_NODIRATIME | RELATIME;
         assert_eq!(after("bind,strictatime", Manner::Exact, had).unwrap(), sys::ATTR_STRICTATIME);
         assert_eq!(after("bind,diratime", Manner::Exact, had).unwrap(), 0);
-        assert_eq!(after("bind,nosuid", Manner::Added, had).unwrap(), sys::ATTR_NOSUID | sys::ATTR_NODIRATIME);
+        assert_eq!(
+            after("bind,nosuid", Manner::Added, had).unwrap(),
+            sys::ATTR_NOSUID | sys::ATTR_NODIRATIME
+        );
     }
 
     #[test]

@@ -248,7 +248,9 @@ mod tests {
         for words in ["relatime", "noatime,relatime", "strictatime,relatime", "relatime,atime"] {
             assert_eq!(parsed(words).attributes, default, "{words}");
         }
-        for words in ["noatime,atime", "atime", "strictatime,nostrictatime", "norelatime", "relatime,norelatime"] {
+        for words in
+            ["noatime,atime", "atime", "strictatime,nostrictatime", "norelatime", "relatime,norelatime"]
+        {
             let parsed = parsed(words);
             assert!(parsed.attributes.is_empty() && parsed.named, "{words}");
         }

@@ -116,7 +116,10 @@ pub(crate) fn what_is_locked_in_a_user_namespace_stays() {
     );
     for options in ["bind,dev", "bind,suid", "bind,relatime"] {
         let error = bound(true, &[options]).unwrap_err();
-        assert!(error.contains("locked in a user namespace") && error.ends_with("operation not permitted"), "{error}");
+        assert!(
+            error.contains("locked in a user namespace") && error.ends_with("operation not permitted"),
+            "{error}"
+        );
     }
 }
 
