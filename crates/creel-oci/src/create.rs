@@ -226,7 +226,10 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     record.bundle = utf8(&order.bundle)?;
     record.rootfs = utf8(&order.rootfs)?;
     record.annotations.clone_from(&order.spec.annotations);
-    record.own_pids = has_own_pids(&order.spec);
+    record.own_pids = has_own(&order.spec, NamespaceKind::Pid);
+    if namespace(&order.spec, NamespaceKind::Mount).is_none() {
+        record.host_mounts = Some(creel_runtime::rootfs::mounts_on(&order.rootfs)?);
+    }
     record.rootless = o.rootless;
     if !o.cgroups_optional {
         record.group = groups::intended(o, &order.spec, id)?;
@@ -252,9 +255,12 @@ fn utf8(path: &std::path::Path) -> Result<String> {
         .ok_or_else(|| Error::Invalid(format!("{} is not UTF-8, which JSON requires", path.display())))
 }
 
-fn has_own_pids(spec: &Spec) -> bool {
-    let namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    namespaces.into_iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none())
+fn has_own(spec: &Spec, kind: NamespaceKind) -> bool {
+    namespace(spec, kind).is_some_and(|namespace| namespace.path.is_none())
+}
+
+fn namespace(spec: &Spec, kind: NamespaceKind) -> Option<&Namespace> {
+    spec.linux.iter().flat_map(|linux| &linux.namespaces).find(|namespace| namespace.kind == kind)
 }
 
 /// Makes the control group and the process.
@@ -339,6 +345,9 @@ fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     let made = matches!(record.group, Group::Made(_));
     // Those of kind createRuntime may have run; the specification goes on with poststop then.
     let hooks = entry.spec().ok().and_then(|spec| spec.hooks);
+    if let Err(error) = delete::tidy_host_root(record) {
+        o.log.warn(&error.to_string());
+    }
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
         o.log.warn(&error.to_string());

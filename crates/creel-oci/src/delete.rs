@@ -2,12 +2,10 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use creel_cgroup::Cgroup;
 use creel_runtime::hooks::{self, State};
-use creel_types::spec::{NamespaceKind, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, Result};
@@ -88,9 +86,7 @@ pub(crate) fn delete_matching(o: &Options, pattern: &str, force: bool) -> Result
 pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
     kill(record)?;
     let spec = entry.spec();
-    if let Ok(spec) = &spec {
-        tidy_host_root(spec, record.bundle.as_ref())?;
-    }
+    tidy_host_root(record)?;
     record.group.remove()?;
     root.remove(entry)?;
     if let Ok(spec) = spec {
@@ -101,14 +97,10 @@ pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) 
 }
 
 /// Without a mount namespace of its own, a container's mounts were made in its creator's, and outlive it.
-fn tidy_host_root(spec: &Spec, bundle: &Path) -> Result<()> {
-    let spaces = spec.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
-    match &spec.root {
-        Some(root) if !spaces.iter().any(|space| space.kind == NamespaceKind::Mount) => {
-            Ok(creel_runtime::rootfs::unmount_below(&bundle.join(&root.path))?)
-        }
-        _ => Ok(()),
-    }
+pub(crate) fn tidy_host_root(record: &Record) -> Result<()> {
+    record
+        .host_mounts
+        .map_or(Ok(()), |keep| Ok(creel_runtime::rootfs::unmount(record.rootfs.as_ref(), keep)?))
 }
 
 /// Runs the hooks; one that fails is told, and the next is run (runtime-spec, "Poststop").

@@ -34,6 +34,9 @@ pub(crate) struct Record {
     pub(crate) group: Group,
     /// Whether it has a pid namespace of its own, so that everything ends with process 1.
     pub(crate) own_pids: bool,
+    /// Without a mount namespace of its own: how many mounts were on the root before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host_mounts: Option<usize>,
     /// Whether missing rights to control groups are passed over.
     pub(crate) rootless: bool,
 }
@@ -114,6 +117,7 @@ impl Record {
             start_time: 0,
             group: Group::None,
             own_pids: true,
+            host_mounts: None,
             rootless: false,
         }
     }

@@ -186,7 +186,6 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Fault> {
 struct Mounted<'a> {
     id: u64,
     parent: u64,
-    device: &'a str,
     root: PathBuf,
     place: PathBuf,
     kind: &'a str,
@@ -198,44 +197,37 @@ impl Mounted<'_> {
         let mut fields = left.split(' ');
         let mut number = || fields.next()?.parse().ok();
         let (id, parent) = (number()?, number()?);
-        let device = fields.next()?;
+        let _device = fields.next()?;
         let mut path = || fields.next().map(|path| PathBuf::from(creel_sys::kernelfs::unescape(path)));
         let root = path()?;
-        Some(Mounted { id, parent, device, root, place: path()?, kind: right.split(' ').next()? })
-    }
-
-    /// Whether it is a directory of `below` that was mounted over itself.
-    fn is_over_itself(&self, below: &Mounted<'_>) -> bool {
-        let rest = self.place.strip_prefix(&below.place);
-        self.parent == below.id
-            && self.device == below.device
-            && rest.is_ok_and(|rest| self.root == below.root.join(rest))
+        Some(Mounted { id, parent, root, place: path()?, kind: right.split(' ').next()? })
     }
 }
 
-/// Unmounts everything below a directory, and what was mounted over it from itself: what a container without a mount
-/// namespace of its own leaves behind there.
+/// How many mounts lie over one another on a directory.
 ///
 /// # Errors
-/// [`Error::Setup`] when the mounts cannot be listed, or one cannot be unmounted; the others are all the same.
-pub fn unmount_below(root: &Path) -> Result<(), Error> {
+/// [`Error::Setup`] when the mounts cannot be listed.
+pub fn mounts_on(root: &Path) -> Result<usize, Error> {
     let failed = |e: &std::io::Error| {
-        Error::setup(format!("cannot unmount what is below {}", root.display()), crate::error::plain(e))
+        Error::setup(format!("cannot find the mounts on {}", root.display()), crate::error::plain(e))
     };
     let root = root.canonicalize().map_err(|e| failed(&e))?;
     let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo").map_err(|e| failed(&e))?;
-    let mounts: Vec<Mounted> = text.lines().filter_map(Mounted::parse).collect();
-    let on_root = mounts.iter().rev().find(|mount| mount.place == root);
-    let ours = on_root.filter(|mount| mounts.iter().any(|below| mount.is_over_itself(below)));
-    let mut result = Ok(());
-    // The latest first: it may lie on an earlier one.
-    for Mounted { place, .. } in mounts.iter().rev().filter(|mount| mount.place != root).chain(ours) {
-        if place.starts_with(&root) {
-            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-            if let Err(e) = rustix::mount::unmount(place, flags) {
-                result = Err(failed(&e.into()));
-            }
-        }
+    Ok(text.lines().filter_map(Mounted::parse).filter(|mount| mount.place == root).count())
+}
+
+/// Unmounts what lies on a directory but for the first `keep` mounts, with all that is mounted below: what a container
+/// without a mount namespace of its own leaves behind.
+///
+/// # Errors
+/// [`Error::Setup`] when the mounts cannot be listed, or one cannot be unmounted.
+pub fn unmount(root: &Path, keep: usize) -> Result<(), Error> {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    for _ in keep..mounts_on(root)? {
+        rustix::mount::unmount(root, flags).map_err(|e| {
+            Error::setup(format!("cannot unmount {}", root.display()), crate::error::plain(&e.into()))
+        })?;
     }
-    result
+    Ok(())
 }

@@ -336,7 +336,14 @@ pub(crate) fn without_a_mount_namespace() {
                 let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
                 assert!(mounts.contains(&format!(" {} ro,", root.display())), "{mounts}");
                 assert_ne!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
-                creel_runtime::rootfs::unmount_below(&root).unwrap();
+                assert_eq!(creel_runtime::rootfs::mounts_on(&root).unwrap(), 1);
+                creel_runtime::rootfs::unmount(&root, 1).unwrap();
+                assert_eq!(
+                    creel_runtime::rootfs::mounts_on(&root).unwrap(),
+                    1,
+                    "this one is somebody else's"
+                );
+                creel_runtime::rootfs::unmount(&root, 0).unwrap();
                 assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
             };
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();

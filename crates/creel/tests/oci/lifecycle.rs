@@ -149,6 +149,44 @@ fn containers_are_deleted_by_a_pattern() {
     place.finish();
 }
 
+/// Without a mount namespace the root is mounted over itself in the caller's, and is no more after the delete; another's
+/// mount there stays.
+#[test]
+fn containers_without_a_mount_namespace_leave_no_mounts() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["true"], |spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|space| space["type"] != "mount");
+        for list in ["maskedPaths", "readonlyPaths"] {
+            spec["linux"][list] = json!([]);
+        }
+    });
+    let spec: serde_json::Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    let wrong = bundle.join("wrong.json");
+    let mut other = spec.clone();
+    other["process"]["args"] = json!(["/no/such/program"]);
+    fs::write(&wrong, serde_json::to_vec(&other).unwrap()).unwrap();
+    let script = format!(
+        "r={root}; count() {{ grep -c \" $r[/ ]\" /proc/self/mountinfo; }}\n\
+         mount --bind $r $r && count\n\
+         {CREEL} oci --root {state} create --bundle {bundle} c </dev/null >/dev/null 2>&1; test $(count) -gt 2 && echo more\n\
+         {CREEL} oci --root {state} delete --force c; count\n\
+         {CREEL} oci --root {state} create --config {wrong} --bundle {bundle} c >/dev/null 2>&1 </dev/null || count\n",
+        root = spec["root"]["path"].as_str().unwrap(),
+        state = place.root().display(),
+        bundle = bundle.display(),
+        wrong = wrong.display(),
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "1\nmore\n1\n1\n", "{}", String::from_utf8_lossy(&output.stderr));
+    place.finish();
+}
+
 #[test]
 fn processes_without_a_pid_namespace_end_with_a_kill() {
     let Some(place) = Place::new() else { return };
