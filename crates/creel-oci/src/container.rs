@@ -83,6 +83,13 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     let spec = loaded.entry.spec()?;
     let warnings = match creel_runtime::open_gate(connection) {
         Ok(warnings) => warnings,
+        Err(error) if spec.process.is_none() && !failed_in_hook(&error) => {
+            // It has ended, having nothing to run. The specification wants an error and leaves open who is told of it
+            // ("Errors"); crun and the validation suite take the start itself for done.
+            loaded.entry.remove_gate();
+            o.log.fail(&crate::create::not_started(error).to_string());
+            return Ok(());
+        }
         Err(error) => {
             let hook_failed = failed_in_hook(&error);
             let error = crate::create::not_started(error);

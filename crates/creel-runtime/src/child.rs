@@ -370,6 +370,10 @@ impl Init {
             let gone = || Fault::new(ErrorKind::Unavailable, "the creator is gone");
             return if open { Ok(()) } else { Err(gone()) };
         };
+        if self.exec.is_none() && self.life == Life::Detached {
+            // Without a program nothing has let go of the creator yet.
+            process::set_pdeathsig(0)?;
+        }
         // Who waits here for long must not hold what only the creator needed: the host's directories (which a container
         // could find in its /proc/1/fd), or a pipe at whose other end somebody waits.
         let mut keep = vec![self.reporter.number(), listener.as_raw_fd()];

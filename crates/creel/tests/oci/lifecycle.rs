@@ -149,6 +149,24 @@ fn containers_are_deleted_by_a_pattern() {
     place.finish();
 }
 
+#[test]
+fn a_container_without_a_program_waits_and_ends() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &[], |spec| {
+        spec.as_object_mut().unwrap().remove("process");
+    });
+    place.create("c", &bundle);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(place.status("c"), "created", "it does not end with its creator");
+    let output = place.call(&["start", "c"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("level=error"), "{said}");
+    assert!(said.contains("the Spec names no process"), "{said}");
+    place.until("c", "stopped");
+    place.ok(&["delete", "c"]);
+    place.finish();
+}
+
 /// Without a mount namespace the root is mounted over itself in the caller's, and is no more after the delete; another's
 /// mount there stays.
 #[test]
