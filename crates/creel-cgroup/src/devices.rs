@@ -82,7 +82,7 @@ impl Rule {
         };
         let access = match rule.access.as_deref() {
             None | Some("") => ALL,
-            Some(text) => access(text).ok_or_else(|| wrong("access", &text))?,
+            Some(text) => access(text, rule.allow).ok_or_else(|| wrong("access", &text))?,
         };
         let (major, minor) = (number("major number", rule.major)?, number("minor number", rule.minor)?);
         Ok(Rule { allow: rule.allow, kind, major, minor, access })
@@ -94,8 +94,12 @@ impl Rule {
     }
 }
 
-fn access(text: &str) -> Option<u8> {
+/// Reads `rwm`. An `a` is about all of them where something is denied, and gives nothing: other runtimes pass over it, and
+/// there are configurations with it.
+fn access(text: &str, allow: bool) -> Option<u8> {
     text.chars().try_fold(0, |bits, c| match c {
+        'a' if allow => Some(bits),
+        'a' => Some(ALL),
         'm' => Some(bits | MKNOD),
         'r' => Some(bits | READ),
         'w' => Some(bits | WRITE),
@@ -200,7 +204,7 @@ impl List {
                 _ => text.parse().map(Some).map_err(|_| wrong()),
             };
             let which = Which { kind, major: number(major)?, minor: number(minor)? };
-            let bits = fields.next().and_then(access).ok_or_else(wrong)?;
+            let bits = fields.next().and_then(|text| access(text, true)).ok_or_else(wrong)?;
             list.add(which, bits);
         }
         Ok(list)
@@ -217,11 +221,13 @@ impl List {
         self.default_allow && self.exceptions.is_empty()
     }
 
-    /// The kernel asks for one exception that covers all of a request, so each also gets what wider ones give.
+    /// The kernel asks for one exception that covers all of a request, so each also gets what wider ones give. Reading
+    /// and writing are what is asked for together (open(2)); making a node always is a request of its own (mknod(2)).
     fn completed(&self) -> Vec<(Which, u8)> {
         let complete = |(which, exception): (&Which, &Exception)| {
             let wider = self.exceptions.iter().filter(|(other, _)| other.covers(*which));
-            (exception.order, (*which, wider.fold(exception.bits, |sum, (_, more)| sum | more.bits)))
+            let open = if exception.bits & (READ | WRITE) == 0 { 0 } else { READ | WRITE };
+            (exception.order, (*which, wider.fold(exception.bits, |sum, (_, more)| sum | more.bits & open)))
         };
         let mut all: Vec<_> = self.exceptions.iter().map(complete).collect();
         all.sort_unstable();
@@ -341,14 +347,14 @@ pub(crate) mod tests {
             devices.deny a
             devices.allow c *:* m
             devices.allow b *:* m
-            devices.allow c 1:3 rwm
+            devices.allow c 1:3 rw
             devices.allow c 5:2 rwm
         "#]]
         .assert_eq(&text(list.writes(None)));
         let current = List::parse("c *:* m\nc 5:2 rwm\nc 10:200 rwm\n").unwrap();
         expect![[r#"
             devices.allow b *:* m
-            devices.allow c 1:3 rwm
+            devices.allow c 1:3 rw
             devices.deny c 10:200 rwm
         "#]]
         .assert_eq(&text(list.writes(Some(&current))));
@@ -358,6 +364,21 @@ pub(crate) mod tests {
             devices.deny c 1:3 r
         "#]]
         .assert_eq(&text(open.writes(None)));
+    }
+
+    #[test]
+    fn what_is_asked_for_together_is_granted_together() {
+        let rules = ["allow c *:* m", "allow c 1:* w", "allow c 1:3 r", "allow c 1:5 m"];
+        let list = List::from_rules(&rules.map(rule)).unwrap();
+        let lines: Vec<String> = list.writes(None).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(lines, ["a", "c *:* m", "c 1:* w", "c 1:3 rw", "c 1:5 m"]);
+        assert!(list.allows(Kind::Char, 1, 3, READ | WRITE));
+    }
+
+    #[test]
+    fn all_of_an_access() {
+        let access = |text: &str| Rule::parse(&rule(text)).unwrap().access;
+        assert_eq!((access("deny c 1:11 rwa"), access("allow c 1:11 ra")), (ALL, READ));
     }
 
     #[test]

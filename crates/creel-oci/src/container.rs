@@ -81,6 +81,13 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     };
     let warnings = match creel_runtime::open_gate(connection) {
         Ok(warnings) => warnings,
+        Err(error) if !failed_in_hook(&error) && has_no_program(&loaded) => {
+            // It has ended, having nothing to run. The specification wants an error and leaves open who is told of it
+            // ("Errors"); crun and the validation suite take the start itself for done.
+            loaded.entry.remove_gate();
+            o.log.fail(&crate::create::not_started(error).to_string());
+            return Ok(());
+        }
         Err(error) => {
             let hook_failed = failed_in_hook(&error);
             let error = crate::create::not_started(error);
@@ -97,6 +104,11 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+/// Whether the Spec names no process.
+fn has_no_program(loaded: &Loaded) -> bool {
+    loaded.entry.spec().is_ok_and(|spec| spec.process.is_none())
 }
 
 /// Whether a hook of kind startContainer is what failed.

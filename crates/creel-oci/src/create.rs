@@ -189,7 +189,28 @@ fn run_creators_hooks(record: &Record, spec: &Spec, pid: i32) -> Result<()> {
 
 /// An error of the runtime library at the start of a process, with runc's words before it.
 pub(crate) fn not_started(error: creel_runtime::Error) -> Error {
-    Error::Runtime(error).during(NOT_STARTED)
+    let what = match &error {
+        creel_runtime::Error::Step { step, .. } if step.starts_with("mount ") => {
+            format!("{NOT_STARTED}: error during container init: error mounting")
+        }
+        _ => NOT_STARTED.into(),
+    };
+    Error::Runtime(error).during(what)
+}
+
+/// Whether the container is kept to some processors.
+fn has_cpus(spec: &Spec) -> bool {
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let cpu = resources.and_then(|resources| resources.cpu.as_ref());
+    cpu.and_then(|cpu| cpu.cpus.as_ref()).is_some_and(|cpus| !cpus.is_empty())
+}
+
+/// Tells in the log with which flags the filter of system calls is loaded, in runc's words.
+pub(crate) fn log_filter(o: &Options, spec: &Spec) {
+    let wanted = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    if let Some(flags) = wanted.and_then(creel_runtime::seccomp_flags) {
+        o.log.debug(&format!("seccomp filter flags: {flags}"));
+    }
 }
 
 /// runc's words before whatever keeps a process from starting.
@@ -203,9 +224,10 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     record.bundle = utf8(&order.bundle)?;
     record.rootfs = utf8(&order.rootfs)?;
     record.annotations.clone_from(&order.spec.annotations);
-    record.own_pids = has_new(&order.spec, NamespaceKind::Pid);
-    let spaces = order.spec.linux.as_ref().map(|linux| linux.namespaces.as_slice()).unwrap_or_default();
-    record.mounts_on_host = !spaces.iter().any(|space| space.kind == NamespaceKind::Mount);
+    record.own_pids = has_own(&order.spec, NamespaceKind::Pid);
+    if namespace(&order.spec, NamespaceKind::Mount).is_none() {
+        record.host_mounts = Some(creel_runtime::rootfs::mounts_on(&order.rootfs)?);
+    }
     if let Some(hooks) = &order.spec.hooks {
         record.poststart.clone_from(&hooks.poststart);
         record.poststop.clone_from(&hooks.poststop);
@@ -234,9 +256,12 @@ fn utf8(path: &std::path::Path) -> Result<String> {
         .ok_or_else(|| Error::Invalid(format!("{} is not UTF-8, which JSON requires", path.display())))
 }
 
-fn has_new(spec: &Spec, kind: NamespaceKind) -> bool {
-    let mut namespaces = spec.linux.iter().flat_map(|linux| &linux.namespaces);
-    namespaces.any(|namespace| namespace.kind == kind && namespace.path.is_none())
+fn has_own(spec: &Spec, kind: NamespaceKind) -> bool {
+    namespace(spec, kind).is_some_and(|namespace| namespace.path.is_none())
+}
+
+fn namespace(spec: &Spec, kind: NamespaceKind) -> Option<&Namespace> {
+    spec.linux.iter().flat_map(|linux| &linux.namespaces).find(|namespace| namespace.kind == kind)
 }
 
 /// Makes the control group and the process.
@@ -301,6 +326,7 @@ fn make(
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
     o.log.debug("nsexec container setup: cloning the process into its namespaces");
+    log_filter(o, &spec);
     let created = creel_runtime::create(options);
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
@@ -310,7 +336,17 @@ fn make(
         if let Made::Begun(making) = &mut group {
             making.undo();
         }
-        failed.unwrap_or_else(|| not_started(error))
+        match (failed, &error) {
+            (Some(failed), _) => failed,
+            (None, creel_runtime::Error::Step { message, errno: Some(libc::EPERM), .. })
+                if message.starts_with("scheduler:") && has_cpus(&spec) =>
+            {
+                // In runc's words.
+                let text = format!("process scheduler can't be used together with AllowedCPUs: {error}");
+                Error::Invalid(text).during(NOT_STARTED)
+            }
+            _ => not_started(error),
+        }
     })?;
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
@@ -349,6 +385,9 @@ fn hand_over(
 /// Takes back what was made; the process is gone already.
 fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     let made = matches!(record.group, Group::Made(_));
+    if let Err(error) = delete::tidy_host_root(record) {
+        o.log.warn(&error.to_string());
+    }
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
         o.log.warn(&error.to_string());

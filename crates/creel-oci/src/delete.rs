@@ -1,5 +1,6 @@
 //! `delete`, and the end of a container however it comes.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -58,16 +59,44 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
     destroy(o, &root, &entry, &record)
 }
 
+/// `delete --regex [--force] PATTERN`: all whose id matches (regex(7), extended). One that cannot be deleted does not save
+/// the others.
+pub(crate) fn delete_matching(o: &Options, pattern: &str, force: bool) -> Result<()> {
+    let invalid = |e: &dyn std::fmt::Display| Error::Invalid(format!("regular expression {pattern:?}: {e}"));
+    let text = CString::new(pattern).map_err(|e| invalid(&e))?;
+    let regex = creel_sys::regex::Regex::new(&text).map_err(|e| invalid(&e))?;
+    let ids = Root::open(&o.root)?.map(|root| root.ids()).transpose()?.unwrap_or_default();
+    let mut result = Ok(());
+    for id in ids.iter().filter(|id| CString::new(id.as_str()).is_ok_and(|id| regex.matches(&id))) {
+        match delete(o, id, force) {
+            // Somebody else was faster.
+            Ok(()) | Err(Error::NotExist) => {}
+            Err(error) => {
+                if let Err(earlier) = result {
+                    o.log.warn(&Error::to_string(&earlier));
+                }
+                result = Err(error.during(id.as_str()));
+            }
+        }
+    }
+    result
+}
+
 /// Ends what is left of a container, and removes its control group and its directory; then the hooks of kind poststop.
 pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
     kill(record)?;
-    if record.mounts_on_host {
-        creel_runtime::rootfs::unmount_below(record.rootfs.as_ref())?;
-    }
+    tidy_host_root(record)?;
     record.group.remove()?;
     root.remove(entry)?;
     poststop(o, record);
     Ok(())
+}
+
+/// Without a mount namespace of its own, a container's mounts were made in its creator's, and outlive it.
+pub(crate) fn tidy_host_root(record: &Record) -> Result<()> {
+    record
+        .host_mounts
+        .map_or(Ok(()), |keep| Ok(creel_runtime::rootfs::unmount(record.rootfs.as_ref(), keep)?))
 }
 
 /// Runs the hooks; one that fails is told, and the next is run (runtime-spec, "Poststop").

@@ -8,7 +8,7 @@ use creel_runtime::{ExecOptions, Life};
 use creel_types::spec::{self, Process, Spec};
 
 use crate::container;
-use crate::create::not_started;
+use crate::create::{log_filter, not_started};
 use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::foreground::Foreground;
@@ -54,14 +54,11 @@ pub(crate) fn exec(
     let initial = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
     if let Some(mask) = initial.and_then(creel_runtime::scheduling::mask) {
         // In runc's words.
-        o.log.debug(&format!("affinity: {mask}"));
+        o.log.debug(&format!("nsexec: affinity: {mask}"));
     }
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
     o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
-    let affinity = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
-    if let Some(mask) = affinity.and_then(mask) {
-        o.log.debug(&format!("nsexec: affinity: {mask:#x}"));
-    }
+    log_filter(o, &spec);
     let mut waiting = creel_runtime::prepare_exec(ExecOptions {
         id: &loaded.record.id,
         bundle: loaded.record.bundle.as_ref(),
@@ -182,18 +179,6 @@ fn process(parsed: &Parsed, spec: &Spec, args: &[String]) -> Result<Process> {
     Ok(process)
 }
 
-/// A list of processors like `0-2,5` as a mask; `None` beyond the first 128, which is for the log only.
-fn mask(list: &str) -> Option<u128> {
-    let mut mask = 0u128;
-    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        for cpu in first.parse::<u32>().ok()?..=last.parse::<u32>().ok().filter(|last| *last < 128)? {
-            mask |= 1 << cpu;
-        }
-    }
-    Some(mask)
-}
-
 /// A user or group id: digits only, and none that means "unchanged" to the kernel. Anything laxer has let ids wrap
 /// around to root (CVE-2026-30892).
 fn number(text: &str, what: &str) -> Result<u32> {
@@ -248,15 +233,6 @@ mod tests {
         }
         assert_eq!(read("-u 4294967294 c ls").unwrap().user.uid, u32::MAX - 1);
         assert_eq!(read("c").unwrap_err(), "exec args cannot be empty");
-    }
-
-    #[test]
-    fn masks() {
-        for (list, wanted) in
-            [("1", Some(2)), ("0-2,5", Some(0x27)), ("", Some(0)), ("128", None), ("x", None)]
-        {
-            assert_eq!(mask(list), wanted, "{list}");
-        }
     }
 
     proptest! {

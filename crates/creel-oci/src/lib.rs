@@ -178,6 +178,7 @@ fn run(o: &Options, verb: &Verb, parsed: &Parsed, inherited: &Inherited) -> Resu
         Name::Pause => container::pause(o, id),
         Name::Resume => container::resume(o, id),
         Name::Kill => signals::kill(o, id, args.get(1).map(String::as_str), parsed.on("all")),
+        Name::Delete if parsed.on("regex") => delete::delete_matching(o, id, parsed.on("force")),
         Name::Delete => delete::delete(o, id, parsed.on("force")),
         Name::List => list::list(o, parsed),
         Name::Ps => list::ps(o, parsed, id, &args[1..]),

@@ -35,11 +35,11 @@ pub(crate) struct Record {
     pub(crate) group: Group,
     /// Whether it has a pid namespace of its own, so that everything ends with process 1.
     pub(crate) own_pids: bool,
+    /// Without a mount namespace of its own: how many mounts were on the root before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host_mounts: Option<usize>,
     /// Whether missing rights to control groups are passed over.
     pub(crate) rootless: bool,
-    /// Whether its mounts are made in its creator's mount namespace, and outlive it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) mounts_on_host: bool,
     /// Hooks that are run by whoever starts it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) poststart: Vec<Hook>,
@@ -127,8 +127,8 @@ impl Record {
             start_time: 0,
             group: Group::None,
             own_pids: true,
+            host_mounts: None,
             rootless: false,
-            mounts_on_host: false,
             poststart: Vec::new(),
             poststop: Vec::new(),
             creating: false,

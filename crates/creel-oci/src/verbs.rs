@@ -231,7 +231,11 @@ pub const VERBS: &[Verb] = &[
         "delete",
         "delete any resources held by the container",
         ID,
-        &[Flag::on("force", "kill the container first if it runs").or("f")],
+        &[
+            Flag::on("force", "kill the container first if it runs").or("f"),
+            // crun's.
+            Flag::on("regex", "delete all containers whose id the given regular expression matches").or("r"),
+        ],
         (1, 1),
     ),
     verb(

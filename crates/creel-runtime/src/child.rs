@@ -19,13 +19,14 @@ use crate::error::Fault;
 use crate::filter::Filter;
 use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
+use crate::mounts::binding::Manner;
 use crate::mounts::{Attributes, MountOptions, MountStep, Propagation};
 use crate::plan::{INIT_PATH, InitPlan, Step};
 use crate::process::{ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
 use crate::report::{Ask, Message, Reporter, Timing};
 use crate::sources::Sources;
-use crate::{Life, console, namespaces, path, program, rootfs};
+use crate::{Life, Rootfs, console, namespaces, path, program, rootfs, scheduling};
 
 /// Hooks that run in the container's namespaces, and what they are told.
 #[derive(Debug)]
@@ -111,11 +112,11 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         timings: Vec::new(),
     };
     process::umask(0);
-    for step in &plan.steps {
+    for (number, step) in plan.steps.iter().enumerate() {
         // Under the filter no more questions are asked, not even for the time.
         let filtered = matches!(step, Step::Seccomp | Step::StartContainerHooks { .. } | Step::Execute);
         let begun = (!filtered).then(Instant::now);
-        if let Err(fault) = init.apply(&plan, step) {
+        if let Err(fault) = init.apply(&plan, number, step) {
             let code = match fault.kind {
                 ErrorKind::ProgramNotFound => 127,
                 ErrorKind::ProgramNotExecutable => 126,
@@ -210,7 +211,7 @@ impl Init {
         self.procfs.as_ref().ok_or_else(|| Fault::new(ErrorKind::Internal, "there is no procfs"))
     }
 
-    fn apply(&mut self, plan: &InitPlan, step: &Step) -> Result<(), Fault> {
+    fn apply(&mut self, plan: &InitPlan, number: usize, step: &Step) -> Result<(), Fault> {
         match step {
             Step::UserNamespace { uid_mappings, .. } => {
                 if !uid_mappings.is_empty() {
@@ -218,15 +219,17 @@ impl Init {
                 }
                 become_root()
             }
-            Step::Cgroup => match std::mem::replace(&mut self.joins, Joins::Nothing) {
-                Joins::Nothing => Ok(()),
-                Joins::Doors(entry) => join_cgroup(Some(entry)),
-                Joins::Sent => join_cgroup(Some(Entry::from_tasks(self.reporter.doors()?))),
-                Joins::ByPid => self.reporter.ask(Ask::Group),
-            },
-            Step::JoinNamespace { kind, .. } => {
-                Ok(ns::setns(self.sources.take_namespace(*kind)?, namespaces::bit(*kind))?)
+            Step::Cgroup => {
+                match std::mem::replace(&mut self.joins, Joins::Nothing) {
+                    Joins::Nothing => {}
+                    Joins::Doors(entry) => join_cgroup(Some(entry))?,
+                    Joins::Sent => join_cgroup(Some(Entry::from_tasks(self.reporter.doors()?)))?,
+                    Joins::ByPid => self.reporter.ask(Ask::Group)?,
+                }
+                scheduling::run_anywhere();
+                Ok(())
             }
+            Step::JoinNamespace { kind, .. } => namespaces::join(*kind, &self.sources.take_namespace(*kind)?),
             Step::TimeNamespace { offsets } => {
                 ns::unshare(creel_sys::clone::NEWTIME)?;
                 if !offsets.is_empty() {
@@ -247,22 +250,23 @@ impl Init {
             }
             Step::Hostname { name } => Ok(ns::sethostname(name.as_bytes())?),
             Step::Domainname { name } => Ok(ns::setdomainname(name.as_bytes())?),
-            Step::OpenSources { .. } => self.sources.open_trees(plan),
+            Step::OpenSources { .. } => self.sources.open_tied(plan),
             Step::PrivateTree => apply::private_tree(),
             Step::Root { rootfs, .. } => {
                 self.root = Some(rootfs::mount(rootfs, self.sources.root.take())?);
                 Ok(())
             }
             Step::HostRoot { path } => {
-                self.root = Some(rootfs::place(path)?);
+                self.root = Some(rootfs::mount(&Rootfs::Directory(path.clone()), None)?);
                 Ok(())
             }
             Step::Mount { mount } => {
                 let source = match mount {
-                    MountStep::Bind { .. } => Some(self.sources.next_tree()?),
+                    MountStep::Bind { .. } => Some(self.sources.tree(number, step, &self.reporter)?),
                     _ => None,
                 };
-                let made = apply::mount(self.root()?, mount, source)?;
+                let locked = plan.steps.iter().any(|step| matches!(step, Step::UserNamespace { .. }));
+                let made = apply::mount(self.root()?, mount, source, locked)?;
                 if mount.is_sealed_later() {
                     self.to_seal.push(made);
                 }
@@ -273,9 +277,9 @@ impl Init {
                 make_device(dir.as_fd(), name, device)
             }
             Step::BindDevice { device } => {
-                let tree = self.sources.next_tree()?;
+                let tree = self.sources.tree(number, step, &self.reporter)?;
                 self.dev_parent(&device.path)?;
-                apply::bind(self.root()?, &device.path, tree, &device_options()).map(drop)
+                apply::bind(self.root()?, &device.path, tree, &device_options(), Manner::Added).map(drop)
             }
             Step::Link { path, target } => {
                 let (dir, name) = self.dev_parent(path)?;
@@ -288,8 +292,8 @@ impl Init {
                 Ok(())
             }
             Step::BindInit { destination, .. } => {
-                let tree = self.sources.next_tree()?;
-                apply::bind(self.root()?, destination, tree, &read_only()).map(drop)
+                let tree = self.sources.tree(number, step, &self.reporter)?;
+                apply::bind(self.root()?, destination, tree, &read_only(), Manner::Added).map(drop)
             }
             Step::WorkingDirectory { path } => crate::process::make_directory(self.root()?, path),
             Step::Sysctl { path, value } => self.procfs()?.write(&format!("sys/{path}"), value),
@@ -306,10 +310,10 @@ impl Init {
             Step::ReadonlyRoot => apply::set_attributes(self.root()?, sys::ATTR_RDONLY, 0, false),
             Step::PivotRoot => self.pivot(),
             Step::MoveRoot => {
-                rustix::process::fchdir(self.root()?)?;
-                rustix::process::chroot(".")?;
-                Ok(rustix::process::chdir("/")?)
+                rootfs::cover_the_host(self.root()?)?;
+                self.chroot()
             }
+            Step::Chroot => self.chroot(),
             Step::RootPropagation { mode, recursive } => {
                 apply::set_propagation(self.root()?, Propagation { mode: *mode, recursive: *recursive })
             }
@@ -328,6 +332,8 @@ impl Init {
             },
             Step::CreateRuntimeHooks { .. } => self.reporter.ask(Ask::Hooks),
             Step::CreateContainerHooks { .. } => {
+                // Their working directory is the root, as runc's have it.
+                rustix::process::fchdir(self.root()?)?;
                 self.run_hooks(&plan.id, "createContainer", &self.hooks.create_container, "creating")
             }
             Step::StartContainerHooks { .. } => {
@@ -353,6 +359,12 @@ impl Init {
             }
             other => Ok(other?),
         }
+    }
+
+    fn chroot(&self) -> Result<(), Fault> {
+        rustix::process::fchdir(self.root()?)?;
+        rustix::process::chroot(".")?;
+        Ok(rustix::process::chdir("/")?)
     }
 
     fn pivot(&mut self) -> Result<(), Fault> {
@@ -423,6 +435,10 @@ impl Init {
             let gone = || Fault::new(ErrorKind::Unavailable, "the creator is gone");
             return if open { Ok(()) } else { Err(gone()) };
         };
+        if self.exec.is_none() && self.life == Life::Detached {
+            // Without a program nothing has let go of the creator yet.
+            process::set_pdeathsig(0)?;
+        }
         // Who waits here for long must not hold what only the creator needed: the host's directories (which a container
         // could find in its /proc/1/fd), or a pipe at whose other end somebody waits.
         let mut keep = vec![self.reporter.number(), listener.as_raw_fd()];

@@ -9,7 +9,7 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
-use crate::error::{Error, WireKind, plain};
+use crate::error::{Error, Fault, WireKind, plain};
 use crate::filter::{self, Filter};
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
@@ -127,6 +127,31 @@ fn spawn_child(
     }
 }
 
+/// Has a process of its own open something, whose descriptor it hands back.
+pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<OwnedFd, Error> {
+    let (ours, theirs) = report::pair()?;
+    let mut between = spawn_child(&Clone::default(), false, ours, theirs, |reporter| match open() {
+        Ok(fd) => {
+            reporter.send(&Message::Tree, &[fd.as_fd()]);
+            0
+        }
+        Err(fault) => {
+            reporter.failed("open the source".into(), fault);
+            1
+        }
+    })?;
+    match report::receive(&between.socket, &mut Vec::new())? {
+        Some((Message::Tree, fds)) => fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::setup("cannot open the source", "its descriptor was lost")),
+        Some((Message::Failed { step, message, errno, kind }, _)) => {
+            Err(report::failure(step, message, errno, kind))
+        }
+        _ => Err(between.died()),
+    }
+}
+
 /// Opens a gate at the other end of a connection, and listens there until the program runs; returns warnings.
 pub(crate) fn go(connection: &OwnedFd) -> Result<Vec<String>, Error> {
     report::go(connection)?;
@@ -144,8 +169,9 @@ pub(crate) fn go(connection: &OwnedFd) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Does what the child asks its creator to do; gets the child's process id.
-pub(crate) type Serve<'a> = &'a mut dyn FnMut(Ask, i32) -> Result<(), Error>;
+/// Does what the child asks its creator to do; gets the child's process id and its pidfd, and returns what the child is
+/// to be given.
+pub(crate) type Serve<'a> = &'a mut dyn FnMut(Ask, i32, Option<&OwnedFd>) -> Result<Option<OwnedFd>, Error>;
 
 impl Child {
     fn new(pid: i32, pidfd: Option<OwnedFd>, socket: Option<OwnedFd>) -> Result<Child, Error> {
@@ -174,12 +200,12 @@ impl Child {
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Console, fds)) => self.console = fds.into_iter().next(),
                 Some((Message::Ask(ask), _)) => {
-                    serve(ask, self.pid)?;
-                    report::go(&self.socket)?;
+                    let given = serve(ask, self.pid, self.pidfd.as_ref())?;
+                    report::give(&self.socket, given.as_ref())?;
                 }
                 Some((Message::Listener { number }, fds)) => filter::serve(number, fds, &self.socket)?,
                 // Only a process in between says this, and only to its own creator.
-                Some((Message::Born(_), _)) => {}
+                Some((Message::Born(_) | Message::Tree, _)) => {}
                 Some((Message::Ready(timings), _)) => {
                     self.timings = timings;
                     return Ok(());
@@ -219,7 +245,7 @@ impl Child {
     /// Opens the gate and waits for the execve.
     pub(crate) fn go(&mut self) -> Result<(), Error> {
         report::go(&self.socket)?;
-        self.listen(true, &mut |_, _| Ok(()))
+        self.listen(true, &mut |_, _, _| Ok(None))
     }
 
     /// The pidfd, while the child is there.

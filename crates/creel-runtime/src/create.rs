@@ -17,7 +17,7 @@ use crate::filter::{self, Filter};
 use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
-use crate::sources::{self, Sources};
+use crate::sources::{self, Later, Sources};
 use crate::{
     CreateOptions, Facts, Gate, Group, Stdio, Wishes, idmap, lsm, mounts, namespaces, netdev, plan, rdt,
 };
@@ -163,7 +163,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     };
     let filter_later = matches!(filter, Filtered::Later);
     let stdio = streams(o.stdio)?;
-    let (joins, group, mut by_pid, mut meanwhile) = match o.cgroup {
+    let (enters, group, mut by_pid, mut meanwhile) = match o.cgroup {
         Group::None => (Joins::Nothing, None, None, None),
         Group::Ready(cgroup) => {
             let (doors, group) = entry(Some(cgroup))?;
@@ -172,7 +172,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         Group::Meanwhile { unified, finish } => (Joins::Sent, unified, None, Some(finish)),
         Group::ByPid(place) => (Joins::ByPid, None, Some(place), None),
     };
-    let sources = Sources::open(&plan)?;
+    let (sources, later) = Sources::open(&plan)?;
     let open = |kind, path: &Option<String>| match path {
         None => Ok(None),
         Some(path) => sources::open_namespace(kind, path).map(Some).map_err(|fault| {
@@ -199,6 +199,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
             "whoever is not root needs a user namespace for the others; add one, with uidMappings and gidMappings",
         ));
     }
+    let joins = if in_user_namespace { sources.copy_joins()? } else { Vec::new() };
     let oom_score = if in_user_namespace { take_oom_score(&mut plan) } else { None };
     let (gate, waits_for_creator) = match o.gate {
         Gate::Creator => (None, true),
@@ -215,19 +216,19 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         hooks: inside,
         sources,
         gate,
-        joins,
+        joins: enters,
         life: o.life,
         preserve_fds: o.preserve_fds,
     };
     let body = |reporter| child::run(luggage, reporter);
     let dumpable = in_user_namespace && !idmap::may_mount();
-    let mut child = match join_user {
+    let mut child = namespaces::inside(&joins, |_| match join_user {
         Some(user) => {
             let stage = Some(Stage { user, pid: join_pid });
-            cloned::spawn(&Birth { what, stage, dumpable }, body)?
+            cloned::spawn(&Birth { what, stage, dumpable }, body)
         }
-        None => born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable }, body))?,
-    };
+        None => born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable }, body)),
+    })?;
     timings.push(("clone".to_string(), micros(cloning)));
     let beside = Instant::now();
     if let Some(finish) = &mut meanwhile {
@@ -240,17 +241,27 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     }
     timings.push(("beside".to_string(), micros(beside)));
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
-    child.ready(&mut |ask, pid| match (ask, maps) {
-        (Ask::IdMaps, Some((uids, gids))) => idmap::write_maps(pid, uids, gids),
-        (Ask::TimeOffsets, _) => linux.map_or(Ok(()), |linux| idmap::write_offsets(pid, &linux.time_offsets)),
-        (Ask::Group, _) => match &mut by_pid {
-            Some(place) => {
-                place(pid).map_err(|e| Error::setup("cannot move the process into its control group", e))
+    child.ready(&mut |ask, pid, pidfd| {
+        match (ask, maps) {
+            (Ask::IdMaps, Some((uids, gids))) => idmap::write_maps(pid, uids, gids),
+            (Ask::TimeOffsets, _) => {
+                linux.map_or(Ok(()), |linux| idmap::write_offsets(pid, &linux.time_offsets))
             }
-            None => Ok(()),
-        },
-        (Ask::Hooks, _) => hooks::run_creators(&spec_hooks, &State { pid, ..state }),
-        (Ask::IdMaps, None) => Ok(()),
+            (Ask::Group, _) => match &mut by_pid {
+                Some(place) => {
+                    place(pid).map_err(|e| Error::setup("cannot move the process into its control group", e))
+                }
+                None => Ok(()),
+            },
+            (Ask::Hooks, _) => hooks::run_creators(&spec_hooks, &State { pid, ..state }),
+            (Ask::Source(step), _) => {
+                let asker =
+                    pidfd.ok_or_else(|| Error::setup("cannot open a source", "its process is gone"))?;
+                return Later::open(&later, step, asker).map(Some);
+            }
+            (Ask::IdMaps, None) => Ok(()),
+        }
+        .map(|()| None)
     })?;
     if let (Some(linux), Some(pidfd)) = (linux, child.pidfd()) {
         netdev::move_all(&linux.net_devices, pidfd)?;

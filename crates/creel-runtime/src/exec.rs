@@ -132,13 +132,19 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     let held = scheduling::Held::begin(initial)?;
     let joins_pid = namespaces::has(&linux.namespaces, NamespaceKind::Pid);
     let what = Clone { flags: 0, cgroup: group.as_ref().map(AsFd::as_fd) };
-    let body = |reporter| run(luggage, reporter);
     let mut child = if user_namespace {
         let target = || o.target_pidfd.try_clone_to_owned().map_err(copy);
         let stage = Stage { user: target()?, pid: joins_pid.then(target).transpose()? };
-        cloned::spawn(&Birth { what, stage: Some(stage), dumpable: false }, body)?
+        let birth = Birth { what, stage: Some(stage), dumpable: false };
+        let joins: Result<Vec<_>, Error> =
+            linux.namespaces.iter().map(|space| Ok((space.kind, target()?))).collect();
+        namespaces::inside(&joins?, |joined| {
+            let luggage = Luggage { namespaces: luggage.namespaces & !joined, ..luggage };
+            cloned::spawn(&birth, |reporter| run(luggage, reporter))
+        })?
     } else {
         let birth = Birth { what, stage: None, dumpable: false };
+        let body = |reporter| run(luggage, reporter);
         born_in(joins_pid.then_some(o.target_pidfd), || cloned::spawn(&birth, body))?
     };
     drop(held);
@@ -146,7 +152,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     if filter_later && let Some(filter) = Filter::compile(linux.seccomp.as_ref(), &state)? {
         child.give_filter(&filter)?;
     }
-    child.ready(&mut |_, _| Ok(()))?;
+    child.ready(&mut |_, _, _| Ok(None))?;
     Ok(Waiting { pid: child.pid, console: child.console.take(), child, begun })
 }
 
@@ -186,14 +192,19 @@ fn enter(luggage: Luggage, reporter: &Reporter, step: &mut &str) -> Result<std::
         luggage;
     creel_sys::process::umask(0);
     join_cgroup(cgroup)?;
-    if let Some(cpus) = plan.affinity.as_ref().and_then(|affinity| affinity.last.as_deref()) {
-        scheduling::run_on(cpus, "final")?;
+    match &plan.affinity {
+        None => scheduling::run_anywhere(),
+        Some(affinity) => {
+            affinity.last.as_deref().map_or(Ok(()), |cpus| scheduling::run_on(cpus, "final"))?;
+        }
     }
     *step = "join the container's namespaces";
     if user_namespace {
         become_root()?;
     }
-    ns::setns(&target, namespaces)?;
+    if namespaces != 0 {
+        ns::setns(&target, namespaces)?;
+    }
     drop(target);
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     // The kernel has made the container's root this process's root, together with the mount namespace.

@@ -16,7 +16,7 @@ use creel_sys::seccomp::{self as sys, Instruction};
 use creel_sys::shared::Word;
 use creel_sys::{fdpass, pidfd};
 use creel_types::ErrorKind;
-use creel_types::spec::Seccomp;
+use creel_types::spec::{Seccomp, SyscallRule};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,25 @@ fn flag(word: &str) -> Result<u32, Error> {
     }
 }
 
+/// The flags of a Spec. Where it does not speak of flags at all, a filter is no reason to slow the program down: other
+/// runtimes have that, and so have kernels since Linux 5.16.
+fn named_flags(wanted: &Seccomp) -> Result<u32, Error> {
+    match &wanted.flags {
+        None => Ok(sys::FLAG_SPEC_ALLOW),
+        Some(words) => words.iter().try_fold(0, |all, word| flag(word).map(|bit| all | bit)),
+    }
+}
+
+/// The flags that a Spec's filter is loaded with, as seccomp(2) gets them; `None` for flags that nobody knows.
+pub fn flags(wanted: &Seccomp) -> Option<u32> {
+    let flags = named_flags(wanted).ok()?;
+    Some(if has_agent(wanted) {
+        flags | sys::FLAG_NEW_LISTENER
+    } else {
+        flags & !sys::FLAG_WAIT_KILLABLE_RECV
+    })
+}
+
 impl Filter {
     /// Compiles a Spec's filter; `state` is what the agent is told of the container, its process id left out.
     ///
@@ -88,7 +107,7 @@ impl Filter {
     /// [`Error::Invalid`] for what the compiler refuses, unknown flags, and notifications without an agent.
     pub(crate) fn compile(wanted: Option<&Seccomp>, state: &State<'_>) -> Result<Option<Filter>, Error> {
         let Some(wanted) = wanted else { return Ok(None) };
-        let mut flags = wanted.flags.iter().try_fold(0, |all, word| flag(word).map(|bit| all | bit))?;
+        let mut flags = named_flags(wanted)?;
         // crun's annotation; the specification lets unknown names be passed over.
         if state.annotations.get("run.oci.seccomp_fail_unknown_syscall").is_some_and(|yes| yes == "1")
             && let Some(name) = seccomp::unknown(wanted)
@@ -101,6 +120,14 @@ impl Filter {
         if path.is_none() && given(&wanted.listener_metadata).is_some() {
             let text = "it is for the agent at listenerPath, which is not set";
             return Err(Error::invalid("linux.seccomp.listenerMetadata", text));
+        }
+        let stops = |rule: &SyscallRule| {
+            rule.action == "SCMP_ACT_NOTIFY" && rule.names.iter().any(|name| name == "write")
+        };
+        if wanted.syscalls.iter().any(stops) {
+            // runc reports by write(2) under the filter and refuses this; a profile is to mean the same everywhere.
+            let text = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
+            return Err(Error::invalid("linux.seccomp", text));
         }
         let notifies = wanted.syscalls.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY");
         let notice = match (notifies, path) {
@@ -219,7 +246,12 @@ fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd)
     let failed = |e: std::io::Error| Error::setup(what(), plain(&e));
     let mut agent = match UnixStream::connect(&notice.path) {
         Err(_) if !notice.needed => return go_on(memory),
-        other => other.map_err(failed)?,
+        // The first words are runc's.
+        Err(e) => {
+            let what = format!("failed to connect with seccomp agent {}", notice.path);
+            return Err(Error::setup(what, plain(&e)));
+        }
+        Ok(agent) => agent,
     };
     agent.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let sent = fdpass::send(&agent, &text, &[listener.as_fd()]).map_err(failed)?;
@@ -290,7 +322,6 @@ fn is_listener(fd: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use creel_types::spec::SyscallRule;
     use std::collections::BTreeMap;
     use std::path::Path;
 
@@ -321,7 +352,7 @@ mod tests {
     fn flags() {
         let flags = |words: &[&str], notifies: bool| {
             compiled(|wanted| {
-                wanted.flags = words.iter().map(|word| format!("SECCOMP_FILTER_FLAG_{word}")).collect();
+                wanted.flags = Some(words.iter().map(|word| format!("SECCOMP_FILTER_FLAG_{word}")).collect());
                 wanted.listener_path = Some("/s".into());
                 if notifies {
                     notify(wanted);
@@ -330,10 +361,19 @@ mod tests {
             .map(|filter| filter.unwrap().flags)
         };
         assert_eq!(flags(&["TSYNC", "LOG", "SPEC_ALLOW"], false).unwrap(), 6);
-        let filter = compiled(|wanted| wanted.flags = vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()]);
+        let filter = compiled(|wanted| {
+            wanted.flags = Some(vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()]);
+        });
         assert_eq!(filter.unwrap().unwrap().flags, 0, "without a listener the kernel refuses it");
         assert_eq!(flags(&["WAIT_KILLABLE_RECV", "LOG"], true).unwrap(), 34);
         assert!(flags(&["NEW_LISTENER"], false).is_err());
+        assert_eq!(compiled(|_| {}).unwrap().unwrap().flags, sys::FLAG_SPEC_ALLOW);
+        assert_eq!(compiled(|wanted| wanted.flags = Some(Vec::new())).unwrap().unwrap().flags, 0);
+        let mut wanted = Seccomp { listener_path: Some("/s".into()), ..Seccomp::default() };
+        wanted.flags = Some(vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()]);
+        assert_eq!(super::flags(&wanted), Some(40), "what the log tells is what the kernel gets");
+        wanted.flags = Some(vec!["SECCOMP_FILTER_FLAG_NONE".into()]);
+        assert_eq!(super::flags(&wanted), None);
     }
 
     #[test]
@@ -359,6 +399,13 @@ mod tests {
         assert!(error.starts_with("linux.seccomp.listenerPath: "), "{error}");
         let error = compiled(|wanted| wanted.listener_metadata = Some("x".into())).unwrap_err().to_string();
         assert!(error.starts_with("linux.seccomp.listenerMetadata: "), "{error}");
+        let write = |wanted: &mut Seccomp| {
+            notify(wanted);
+            wanted.syscalls[0].names.push("write".into());
+            wanted.listener_path = Some("/s".into());
+        };
+        let error = compiled(write).unwrap_err().to_string();
+        assert!(error.contains("SCMP_ACT_NOTIFY cannot be used for the write syscall"), "{error}");
         // Where nothing notifies nobody has to be there.
         let filter = compiled(|wanted| wanted.listener_path = Some("/s".into())).unwrap().unwrap();
         assert!(filter.notice.is_some_and(|notice| !notice.needed));

@@ -34,8 +34,9 @@ pub struct State<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// Runs hooks in order; the first that fails ends it. Those that run outside the container have the bundle as their
-/// working directory, as runc's and crun's have: `rootfs/proc` is a path that createContainer hooks use.
+/// Runs hooks in order; the first that fails ends it. Those of kind createContainer have the caller's working directory, those
+/// of the others that run outside the container have the bundle as theirs, as runc's have. crun's annotations
+/// `run.oci.hooks.stdout` and `run.oci.hooks.stderr` name files to which is appended what they say.
 ///
 /// # Errors
 /// [`Error::Setup`] that names the hook: it could not be run, did not exit with 0, or not in time (then it is killed).
@@ -45,8 +46,13 @@ pub fn run(kind: &str, hooks: &[Hook], state: &State<'_>) -> Result<(), Error> {
         let what = format!("error running {kind} hook #{index}: {}", hook.path);
         // A bundle may be gone when the container is deleted; and inside the container its path means nothing.
         let inside = kind == "startContainer";
-        let directory = if !inside && state.bundle.is_dir() { state.bundle } else { Path::new("/") };
-        run_one(hook, state, directory).map_err(|reason| Error::setup(what, reason))?;
+        let directory = match kind {
+            // Where the caller is.
+            "createContainer" => Path::new("."),
+            _ if !inside && state.bundle.is_dir() => state.bundle,
+            _ => Path::new("/"),
+        };
+        run_one(hook, state, directory, !inside).map_err(|reason| Error::setup(what, reason))?;
     }
     Ok(())
 }
@@ -64,14 +70,26 @@ pub fn run_creators(hooks: &Hooks, state: &State<'_>) -> Result<(), Error> {
 /// How much of what a hook said an error quotes.
 const QUOTED: u64 = 4096;
 
-fn run_one(hook: &Hook, state: &State<'_>, directory: &Path) -> Result<(), String> {
+fn run_one(hook: &Hook, state: &State<'_>, directory: &Path, annotated: bool) -> Result<(), String> {
     let words = |e: &std::io::Error| crate::error::plain(e);
     // A file in memory and not a pipe: a process that the hook leaves behind may keep it open for as long as it likes.
     let said = rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map_err(|e| words(&e.into()))?;
     let mut said = File::from(said);
-    let output = || said.try_clone().map(Stdio::from).map_err(|e| words(&e));
+    let output = |stream: &str| {
+        let file = state.annotations.get(&format!("run.oci.hooks.{stream}")).filter(|_| annotated);
+        let file = match file {
+            Some(path) => File::options().append(true).create(true).open(path),
+            None => said.try_clone(),
+        };
+        file.map(Stdio::from).map_err(|e| words(&e))
+    };
     let mut command = Command::new(&hook.path);
-    command.current_dir(directory).env_clear().stdin(Stdio::piped()).stdout(output()?).stderr(output()?);
+    command
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(output("stdout")?)
+        .stderr(output("stderr")?);
     if let Some((name, args)) = hook.args.split_first() {
         command.arg0(name).args(args);
     }

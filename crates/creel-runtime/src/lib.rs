@@ -57,7 +57,7 @@ pub use api::{CreateOptions, ExecOptions, Finish, Gate, Group, Life, Rootfs, Std
 pub use create::{Created, Detached, Started, create, open_gate};
 pub use error::Error;
 pub use exec::{Execed, Waiting, exec, prepare_exec};
-pub use filter::knows_flag as knows_seccomp_flag;
+pub use filter::{flags as seccomp_flags, knows_flag as knows_seccomp_flag};
 pub use plan::{Facts, InitPlan, Step, Wishes, plan};
 pub use user::{ResolvedUser, resolve_user, resolve_user_at};
 pub use validate::validate;

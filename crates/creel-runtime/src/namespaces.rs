@@ -1,7 +1,12 @@
 //! Which namespaces are made and which are joined.
 
+use std::os::fd::OwnedFd;
+
 use creel_sys::clone;
 use creel_types::spec::{Namespace, NamespaceKind};
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Fault, plain};
 
 /// The kernel's bit of a kind.
 pub fn bit(kind: NamespaceKind) -> u64 {
@@ -20,6 +25,57 @@ pub fn bit(kind: NamespaceKind) -> u64 {
 /// The bits of several kinds.
 pub fn bits(kinds: impl IntoIterator<Item = NamespaceKind>) -> u64 {
     kinds.into_iter().fold(0, |all, kind| all | bit(kind))
+}
+
+/// Joins a namespace; its creator may have done so before, where only he had the right to.
+pub(crate) fn join(kind: NamespaceKind, file: &OwnedFd) -> Result<(), Fault> {
+    match creel_sys::ns::setns(file, bit(kind)) {
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && is_own(kind, file)? => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn own(kind: NamespaceKind) -> String {
+    format!("/proc/self/ns/{}", kind.proc_name())
+}
+
+/// Whether it is the namespace that this process is in.
+fn is_own(kind: NamespaceKind, file: &OwnedFd) -> Result<bool, Fault> {
+    let (own, wanted) = (rustix::fs::stat(own(kind))?, rustix::fs::fstat(file)?);
+    Ok((own.st_dev, own.st_ino) == (wanted.st_dev, wanted.st_ino))
+}
+
+/// Runs `body` in existing namespaces (their files, or pidfds of processes in them), and comes back; `body` gets the bits
+/// of those that could be joined. A child that is born into a user namespace there is in them too,
+/// although it could not have joined those that belong to another user namespace. What this process may not join either
+/// is left to the child.
+pub(crate) fn inside<T>(
+    joins: &[(NamespaceKind, OwnedFd)],
+    body: impl FnOnce(u64) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut left = Vec::new();
+    for (kind, file) in joins {
+        if !matches!(kind, NamespaceKind::Network | NamespaceKind::Ipc | NamespaceKind::Uts) {
+            continue;
+        }
+        let failed = |e: std::io::Error| {
+            Error::setup(format!("cannot join the {} namespace", kind.proc_name()), plain(&e))
+        };
+        let own = rustix::fs::open(own(*kind), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed(e.into()))?;
+        match creel_sys::ns::setns(file, bit(*kind)) {
+            Ok(()) => left.push((*kind, own)),
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    let result = body(bits(left.iter().map(|(kind, _)| *kind)));
+    for (kind, own) in left {
+        creel_sys::ns::setns(own, bit(kind)).map_err(|e| {
+            Error::setup(format!("cannot return to the own {} namespace", kind.proc_name()), plain(&e))
+        })?;
+    }
+    result
 }
 
 /// Whether the list asks for a new namespace of the kind.

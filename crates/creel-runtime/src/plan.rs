@@ -99,15 +99,16 @@ pub enum Step {
         /// The name.
         name: String,
     },
-    /// Opens the sources of bind mounts while the host's tree is still what it was.
+    /// Opens the sources of bind mounts that stay tied to the host's mounts (shared, slave), before it is cut off from
+    /// them. The other sources are opened each at its turn.
     OpenSources {
         /// How many there are.
         count: usize,
     },
     /// Cuts the new mount namespace off from the host's: nothing mounted here is seen there.
     PrivateTree,
-    /// Takes a directory of the host for the root as it is: without a mount namespace of the container's, everything is
-    /// mounted in its creator's, below that directory.
+    /// Mounts a directory of the host over itself for the root: without a mount namespace of the container's, everything
+    /// is mounted in its creator's.
     HostRoot {
         /// The directory.
         path: PathBuf,
@@ -195,8 +196,11 @@ pub enum Step {
     },
     /// Changes the root to the new one and lets go of the host's.
     PivotRoot,
-    /// Changes the root to the new one by chroot(2): the host's stays below (`--no-pivot`).
+    /// Moves the new root over the host's, which stays below, and changes to it by chroot(2) (`--no-pivot`). First the
+    /// host's procfs and sysfs go, which would allow a program to mount its own without what is masked in them.
     MoveRoot,
+    /// Changes to the new root by chroot(2): the mount namespace is not the container's.
+    Chroot,
     /// Sets the propagation of the root mount.
     RootPropagation {
         /// `MS_*` mode.
@@ -253,7 +257,7 @@ impl Step {
             Step::CreateRuntimeHooks { .. }
             | Step::CreateContainerHooks { .. }
             | Step::StartContainerHooks { .. } => "hooks",
-            Step::PivotRoot | Step::MoveRoot | Step::RootPropagation { .. } => "pivot",
+            Step::PivotRoot | Step::MoveRoot | Step::Chroot | Step::RootPropagation { .. } => "pivot",
             Step::Process { .. } | Step::Gate | Step::Seccomp | Step::Execute => "process",
         }
     }
@@ -271,9 +275,9 @@ impl Step {
             Step::Keyring { .. } => "make a session keyring".into(),
             Step::Hostname { name } => format!("set the host name {name}"),
             Step::Domainname { name } => format!("set the domain name {name}"),
-            Step::OpenSources { .. } => "open the sources of bind mounts".into(),
+            Step::OpenSources { .. } => "open the sources of tied bind mounts".into(),
             Step::PrivateTree => "cut the mounts off from the host's".into(),
-            Step::HostRoot { path } => format!("open the root {}", path.display()),
+            Step::HostRoot { path } => format!("bind the root {} in the host's tree", path.display()),
             Step::Root { rootfs: Rootfs::Overlay { .. }, .. } => "mount the overlay root".into(),
             Step::Root { rootfs: Rootfs::Directory(path), .. } => format!("bind the root {}", path.display()),
             Step::Mount { mount } => format!("mount {} on {}", mount.label(), mount.destination()),
@@ -292,6 +296,7 @@ impl Step {
             Step::CreateContainerHooks { .. } => "run the createContainer hooks".into(),
             Step::PivotRoot => "change the root".into(),
             Step::MoveRoot => "change the root without pivot_root".into(),
+            Step::Chroot => "change the root by chroot".into(),
             Step::RootPropagation { .. } => "set the root's propagation".into(),
             Step::Process { .. } => "prepare the process".into(),
             Step::Gate => "wait for the start".into(),
@@ -340,15 +345,13 @@ pub fn plan(
     let spaces = &linux.namespaces;
     let mut steps = Vec::new();
     namespace_steps(id, spec, linux, wishes, &mut steps);
-    let mounts = mounts::plan(spec, bundle, facts)?;
+    let mounts = mounts::plan(spec, bundle, rootfs, facts)?;
     let own_dev =
         !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
     let devices = if own_dev { devices::plan(linux)? } else { Vec::new() };
-    let binds = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count()
-        + devices.iter().filter(|step| matches!(step, Step::BindDevice { .. })).count()
-        + usize::from(wishes.init.is_some());
-    if binds > 0 {
-        steps.push(Step::OpenSources { count: binds });
+    let tied = mounts.iter().filter(|mount| mount.is_tied()).count();
+    if tied > 0 {
+        steps.push(Step::OpenSources { count: tied });
     }
     let sealed = mounts.iter().filter(|mount| mount.is_sealed_later()).count();
     let own_tree = namespaces::has(spaces, NamespaceKind::Mount);
@@ -414,7 +417,11 @@ pub fn plan(
     if spec.root.as_ref().is_some_and(|root| root.readonly) {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.push(if wishes.pivot && own_tree { Step::PivotRoot } else { Step::MoveRoot });
+    steps.push(match (own_tree, wishes.pivot) {
+        (false, _) => Step::Chroot,
+        (true, true) => Step::PivotRoot,
+        (true, false) => Step::MoveRoot,
+    });
     if let Some(change) = propagation {
         steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }

@@ -24,6 +24,8 @@ pub(crate) enum Message {
     Console,
     /// A process in between has cloned the child, whose pidfd comes along.
     Born(i32),
+    /// What a process in between was to open comes along.
+    Tree,
     /// The creator is to do something, and to say so when it is done.
     Ask(Ask),
     /// The filter's listener will be this descriptor; a pidfd of the child and the memory on which it waits come along.
@@ -45,6 +47,8 @@ pub(crate) enum Ask {
     Group,
     /// Run the hooks of kinds prestart and createRuntime.
     Hooks,
+    /// Open the source of this step, and hand it over.
+    Source(usize),
 }
 
 /// The byte that opens the gate.
@@ -59,8 +63,8 @@ const MAX_PACKET: usize = 32 * 1024;
 /// What a creator sends to a child that is at work already; the first byte of the packet says which.
 #[derive(Debug)]
 enum Parcel {
-    /// The gate opens, or what was asked for is done.
-    Go,
+    /// The gate opens, or what was asked for is done, and this came of it.
+    Go(Option<OwnedFd>),
     /// The doors of the control group, as descriptors.
     Doors(Vec<OwnedFd>),
     /// The system call filter, as [`Filter::to_bytes`] writes it.
@@ -113,6 +117,15 @@ impl Reporter {
         if self.wait() { Ok(()) } else { Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")) }
     }
 
+    /// Has the creator open something.
+    pub(crate) fn ask_for(&self, ask: Ask) -> Result<OwnedFd, Fault> {
+        self.send(&Message::Ask(ask), &[]);
+        match self.parcel(|parcel| matches!(parcel, Parcel::Go(_))) {
+            Some(Parcel::Go(Some(fd))) => Ok(fd),
+            _ => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
+        }
+    }
+
     /// Waits at a listening socket for the one who opens the gate; his connection carries the reports from then on. A
     /// signal that is readable at `signals` ends the process.
     pub(crate) fn accept(&mut self, listener: &OwnedFd, signals: &OwnedFd) -> Result<(), Fault> {
@@ -144,7 +157,7 @@ impl Reporter {
 
     /// Waits until the gate opens; false when the creator is gone.
     pub(crate) fn wait(&self) -> bool {
-        self.parcel(|parcel| matches!(parcel, Parcel::Go)).is_some()
+        self.parcel(|parcel| matches!(parcel, Parcel::Go(_))).is_some()
     }
 
     /// Waits for the doors of the control group, which the creator sends when it has made them.
@@ -173,7 +186,7 @@ impl Reporter {
         let mut buf = vec![0u8; MAX_FILTER];
         loop {
             let parcel = match fdpass::recv(&self.socket, &mut buf) {
-                Ok((1, _)) if buf[0] == GO => Parcel::Go,
+                Ok((1, fds)) if buf[0] == GO => Parcel::Go(fds.into_iter().next()),
                 Ok((1, doors)) if buf[0] == DOORS => Parcel::Doors(doors),
                 Ok((n, _)) if n > 1 && buf[0] == FILTER => Parcel::Filter(buf[1..n].to_vec()),
                 _ => return None,
@@ -223,6 +236,12 @@ pub(crate) fn receive(
     }
     let message = serde_json::from_slice(&buf[..n]).map_err(|e| Error::setup(what, e))?;
     Ok(Some((message, fds)))
+}
+
+/// Tells a child that what it asked for is done, and gives it what came of it.
+pub(crate) fn give(socket: impl AsFd, fd: Option<&OwnedFd>) -> Result<(), Error> {
+    let fds: Vec<_> = fd.map(AsFd::as_fd).into_iter().collect();
+    send_parcel(socket, &[GO], &fds)
 }
 
 /// Sends the doors of the control group.

@@ -1,6 +1,6 @@
 //! The root file system: an overlay or a directory, mounted inside the container's own mount namespace.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_sys::mount::{self as sys, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
@@ -10,8 +10,8 @@ use rustix::mount::UnmountFlags;
 
 use crate::Rootfs;
 use crate::error::{Error, Fault};
-use crate::mounts::Propagation;
 use crate::mounts::apply;
+use crate::mounts::{MountOptions, Propagation};
 
 /// Options that keep overlayfs to what a layer may say: no redirects to other directories, no metadata-only copies
 /// (the upper directory must be whole by itself, since `diff` and `commit` read it), no index.
@@ -133,26 +133,101 @@ fn old_overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, 
     Ok(rustix::fs::openat(CWD, upper, flags, Mode::empty())?)
 }
 
-/// Unmounts everything below a directory: what a container without a mount namespace of its own leaves behind there.
+/// Before the root is changed without pivot_root(2): takes the host's procfs and sysfs away, and moves the root over the
+/// host's. With those in reach, be it below, the kernel would let a user namespace inside mount its own, in which nothing
+/// is masked (mount_too_revealing in fs/namespace.c).
+pub(crate) fn cover_the_host(root: BorrowedFd<'_>) -> Result<(), Fault> {
+    let own = mount_id(root)?;
+    let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo")?;
+    let mounts: Vec<Mounted> = text.lines().filter_map(Mounted::parse).collect();
+    let in_root = |mount: &Mounted| {
+        // Up through the parents; there are no more of them than mounts.
+        let mut id = mount.id;
+        for _ in 0..mounts.len() {
+            if id == own {
+                return true;
+            }
+            match mounts.iter().find(|other| other.id == id) {
+                Some(above) if above.parent != id => id = above.parent,
+                _ => return false,
+            }
+        }
+        false
+    };
+    let whole = |mount: &&Mounted| mount.root == Path::new("/") && matches!(mount.kind, "proc" | "sysfs");
+    for mount in mounts.iter().filter(whole).filter(|mount| !in_root(mount)) {
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        match rustix::mount::unmount(&mount.place, flags) {
+            // Gone with one that it lay on.
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Locked in place, so that it can only be covered.
+            Err(Errno::INVAL | Errno::PERM) => {
+                let over = apply::new_filesystem("tmpfs", "tmpfs", &MountOptions::default(), &[])?;
+                sys::attach(&over, place(&mount.place)?)?;
+            }
+            Err(e) => return Err(Fault::from(e).context(mount.place.display())),
+        }
+    }
+    match sys::attach(root, place(Path::new("/"))?) {
+        // It is there already, on top.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EINVAL)) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The mount that a descriptor is in, by the number that mountinfo shows.
+fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Fault> {
+    let info = creel_sys::kernelfs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| Fault::from(Errno::INVAL))
+}
+
+/// A line of mountinfo (proc_pid_mountinfo(5)).
+struct Mounted<'a> {
+    id: u64,
+    parent: u64,
+    root: PathBuf,
+    place: PathBuf,
+    kind: &'a str,
+}
+
+impl Mounted<'_> {
+    fn parse(line: &str) -> Option<Mounted<'_>> {
+        let (left, right) = line.split_once(" - ")?;
+        let mut fields = left.split(' ');
+        let mut number = || fields.next()?.parse().ok();
+        let (id, parent) = (number()?, number()?);
+        let _device = fields.next()?;
+        let mut path = || fields.next().map(|path| PathBuf::from(creel_sys::kernelfs::unescape(path)));
+        let root = path()?;
+        Some(Mounted { id, parent, root, place: path()?, kind: right.split(' ').next()? })
+    }
+}
+
+/// How many mounts lie over one another on a directory.
 ///
 /// # Errors
-/// [`Error::Setup`] when the mounts cannot be listed, or one cannot be unmounted; the others are all the same.
-pub fn unmount_below(root: &Path) -> Result<(), Error> {
+/// [`Error::Setup`] when the mounts cannot be listed.
+pub fn mounts_on(root: &Path) -> Result<usize, Error> {
     let failed = |e: &std::io::Error| {
-        Error::setup(format!("cannot unmount what is below {}", root.display()), crate::error::plain(e))
+        Error::setup(format!("cannot find the mounts on {}", root.display()), crate::error::plain(e))
     };
     let root = root.canonicalize().map_err(|e| failed(&e))?;
     let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo").map_err(|e| failed(&e))?;
-    let mut result = Ok(());
-    // The latest first: it may lie on an earlier one.
-    for line in text.lines().rev() {
-        let place = PathBuf::from(creel_sys::kernelfs::unescape(line.split(' ').nth(4).unwrap_or("")));
-        if place != root && place.starts_with(&root) {
-            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-            if let Err(e) = rustix::mount::unmount(&place, flags) {
-                result = Err(failed(&e.into()));
-            }
-        }
+    Ok(text.lines().filter_map(Mounted::parse).filter(|mount| mount.place == root).count())
+}
+
+/// Unmounts what lies on a directory but for the first `keep` mounts, with all that is mounted below: what a container
+/// without a mount namespace of its own leaves behind.
+///
+/// # Errors
+/// [`Error::Setup`] when the mounts cannot be listed, or one cannot be unmounted.
+pub fn unmount(root: &Path, keep: usize) -> Result<(), Error> {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    for _ in keep..mounts_on(root)? {
+        rustix::mount::unmount(root, flags).map_err(|e| {
+            Error::setup(format!("cannot unmount {}", root.display()), crate::error::plain(&e.into()))
+        })?;
     }
-    result
+    Ok(())
 }

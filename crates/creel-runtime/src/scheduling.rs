@@ -118,7 +118,14 @@ pub(crate) fn io_priority(wanted: &IoPriority) -> Result<(u32, u32), Error> {
 
 /// Reads `linux.memoryPolicy`; which modes want nodes, and which want none, is set_mempolicy(2)'s.
 pub(crate) fn memory_policy(wanted: &MemoryPolicy) -> Result<NodePolicy, Error> {
-    let wrong = |field: &str, reason: String| Error::invalid(format!("linux.memoryPolicy.{field}"), reason);
+    // The first words are runc's; its callers look for them.
+    let wrong = |field: &str, reason: String| {
+        let what = field.trim_end_matches('s');
+        Error::invalid(
+            format!("linux.memoryPolicy.{field}"),
+            format!("invalid memory policy {what}: {reason}"),
+        )
+    };
     let mode = match wanted.mode.as_str() {
         "MPOL_DEFAULT" => 0,
         "MPOL_PREFERRED" => 1,
@@ -127,6 +134,7 @@ pub(crate) fn memory_policy(wanted: &MemoryPolicy) -> Result<NodePolicy, Error> 
         "MPOL_LOCAL" => 4,
         "MPOL_PREFERRED_MANY" => 5,
         "MPOL_WEIGHTED_INTERLEAVE" => 6,
+        "" => return Err(wrong("mode", "none is named".into())),
         other => return Err(wrong("mode", format!("{other} is no mode"))),
     };
     let mut flags = 0;
@@ -145,7 +153,11 @@ pub(crate) fn memory_policy(wanted: &MemoryPolicy) -> Result<NodePolicy, Error> 
         }
     };
     match (mode, nodes.is_empty()) {
-        (0 | 4, false) => Err(wrong("nodes", format!("{} takes no nodes", wanted.mode))),
+        (0 | 4, false) => {
+            let count: u32 = nodes.iter().map(|word| word.count_ones()).sum();
+            let mode = &wanted.mode;
+            Err(wrong("nodes", format!("{mode} mode requires 0 nodes but got {count}")))
+        }
         (2 | 3 | 5 | 6, true) => Err(wrong("nodes", format!("{} needs at least one node", wanted.mode))),
         _ => Ok(NodePolicy { mode: mode | flags, nodes }),
     }
@@ -189,6 +201,15 @@ pub(crate) fn apply(
             .map_err(|e| Fault::from(e).context("memoryPolicy"))?;
     }
     Ok(())
+}
+
+/// Lets the calling process run on every processor that its control group allows, now or later, whatever its creator was
+/// put on: the kernel cuts the mask down to the group's cpuset, and remembers the rest (sched_setaffinity(2)).
+pub(crate) fn run_anywhere() {
+    /// As many processors as Linux can be built for.
+    const ALL: [u64; 128] = [u64::MAX; 128];
+    // A kernel that says no leaves it where it was born, which is no reason to fail.
+    let _ = sched::set_affinity(&ALL);
 }
 
 /// Puts the calling process on processors.
@@ -272,14 +293,17 @@ mod tests {
         assert_eq!(policy("MPOL_BIND", "0-1", &["MPOL_F_STATIC_NODES"]).unwrap().mode, 2 | 1 << 15);
         assert!(policy("MPOL_DEFAULT", "", &[]).unwrap().nodes.is_empty());
         assert_eq!(policy("MPOL_PREFERRED", "", &[]).unwrap().mode, 1);
-        for (mode, nodes, flags) in [
-            ("MPOL_BIND", "", &[][..]),
-            ("MPOL_LOCAL", "0", &[]),
-            ("MPOL_BIND", "x", &[]),
-            ("BIND", "0", &[]),
-            ("MPOL_BIND", "0", &["STATIC"]),
+        for (mode, nodes, flags, words) in [
+            ("MPOL_BIND", "", &[][..], "invalid memory policy node"),
+            ("MPOL_LOCAL", "0-7", &[], "MPOL_LOCAL mode requires 0 nodes but got 8"),
+            ("MPOL_BIND", "x", &[], "invalid memory policy node"),
+            ("MPOL_BIND", "0-9876543210", &[], "invalid memory policy node"),
+            ("BIND", "0", &[], "invalid memory policy mode"),
+            ("", "0", &[], "invalid memory policy mode"),
+            ("MPOL_BIND", "0", &["STATIC"], "invalid memory policy flag"),
         ] {
-            assert!(policy(mode, nodes, flags).is_err(), "{mode} {nodes}");
+            let error = policy(mode, nodes, flags).unwrap_err().to_string();
+            assert!(error.contains(words), "{mode} {nodes}: {error}");
         }
     }
 }

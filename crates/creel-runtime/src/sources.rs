@@ -1,10 +1,13 @@
-//! What a container takes from its host, opened while the host's tree is what it was: the sources of bind mounts, the
-//! root, the namespaces to join.
+//! What a container takes from its host: the sources of bind mounts, the root, the namespaces to join.
 //!
-//! The creator opens them where it may, with its own rights, since in a user namespace the child has lost those; a
-//! creator without rights leaves it to the child, who has them in its own mount namespace.
+//! A source is opened right before it is mounted, by the container's process in its own copy of the host's tree: it may
+//! lie in what an earlier mount of the same Spec has brought, and mountinfo lists mounts in the Spec's order. Those that
+//! stay tied to the host's mounts it opens before it cuts its tree off from them. Where the process cannot do that (it has
+//! lost its creator's rights, or is in another tree) the creator has opened it before the clone.
 
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use creel_types::ErrorKind;
 use creel_types::spec::{IdMapping, NamespaceKind};
@@ -13,93 +16,171 @@ use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
 use crate::error::{Error, Fault, plain};
-use crate::mounts::apply;
-use crate::mounts::idmapped::Maps;
-use crate::mounts::{MountOptions, MountStep};
+use crate::mounts::idmapped::{self, Maps};
+use crate::mounts::{MountOptions, MountStep, apply};
 use crate::plan::{InitPlan, Step};
-use crate::{idmap, namespaces, rootfs};
+use crate::report::{Ask, Reporter};
+use crate::{Rootfs, cloned, idmap, namespaces, rootfs};
 
-/// Descriptors for the steps of a plan, in the order of the steps.
+/// Descriptors for the steps of a plan.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    /// Trees for bind mounts, devices and the reaper; `None` until they are opened.
-    trees: Option<std::vec::IntoIter<OwnedFd>>,
+    /// Trees that are open already, by the number of their step.
+    trees: BTreeMap<usize, OwnedFd>,
+    /// Steps whose source the creator opens when their turn has come.
+    later: Vec<usize>,
+    maps: Maps,
     /// The root, mounted and attached nowhere.
     pub(crate) root: Option<OwnedFd>,
     /// Namespaces that the child joins.
     joins: Vec<(NamespaceKind, OwnedFd)>,
 }
 
+/// A source that lies in the container's root and is opened with the creator's rights: an earlier mount may have brought
+/// it.
+#[derive(Debug)]
+pub(crate) struct Later {
+    step: usize,
+    source: String,
+    recursive: bool,
+    /// The user namespace of its map of ids, and whether that holds for the whole tree.
+    map: Option<(OwnedFd, bool)>,
+}
+
+fn failed(step: &Step) -> impl Fn(Fault) -> Error {
+    let title = step.title();
+    move |fault| Error::Step {
+        step: title.clone(),
+        message: fault.message,
+        errno: fault.errno,
+        kind: fault.kind,
+    }
+}
+
 impl Sources {
-    /// The creator's part.
+    /// The creator's part, and what is left for it to do at its turn.
     ///
     /// # Errors
     /// [`Error::Step`], with the step that the descriptor was for.
-    pub(crate) fn open(plan: &InitPlan) -> Result<Sources, Error> {
+    pub(crate) fn open(plan: &InitPlan) -> Result<(Sources, Vec<Later>), Error> {
         let mut sources = Sources::default();
-        // Where the child cannot reach the root any more: without its creator's rights, or in another tree.
+        let mut later = Vec::new();
+        // Where the child cannot reach the host's tree any more: without its creator's rights, or in another tree.
         let far = plan.steps.iter().any(|step| {
             matches!(
                 step,
                 Step::UserNamespace { .. } | Step::JoinNamespace { kind: NamespaceKind::Mount, .. }
             )
         });
+        let roots = if far { roots(&plan.steps) } else { Vec::new() };
+        let mut devices = MadeDevices::default();
         let privileged = idmap::may_mount();
-        for step in &plan.steps {
+        for (number, step) in plan.steps.iter().enumerate() {
             let result = match step {
                 Step::JoinNamespace { kind, path } => {
                     open_namespace(*kind, path).map(|fd| sources.joins.push((*kind, fd)))
                 }
-                Step::OpenSources { .. } if privileged => sources.open_trees(plan),
+                _ if !privileged => Ok(()),
                 // In the child's own tree nothing is any host's slave.
-                Step::Root { rootfs, slave } if privileged && (far || *slave) => {
+                Step::Root { rootfs, slave } if far || *slave => {
                     rootfs::detached(rootfs, *slave).map(|fd| sources.root = fd)
+                }
+                Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } }
+                    if far && roots.iter().any(|root| Path::new(source).starts_with(root)) =>
+                {
+                    sources.later.push(number);
+                    let map = match id_map {
+                        None => Ok(None),
+                        Some(map) => sources
+                            .maps
+                            .find(map)
+                            .and_then(|namespace| Ok(Some((namespace.try_clone_to_owned()?, map.recursive)))),
+                    };
+                    let (source, recursive) = (source.clone(), options.recursive);
+                    map.map(|map| later.push(Later { step: number, source, recursive, map }))
+                }
+                Step::BindDevice { device } => devices
+                    .tree(device, &plan.steps)
+                    .and_then(|made| made.map_or_else(|| open_device(device), Ok))
+                    .map(|tree| drop(sources.trees.insert(number, tree))),
+                Step::Mount { .. } | Step::BindInit { .. } if far => sources.prepare(number, step),
+                // The child cannot make a namespace for it: it knows no process by the number that procfs shows.
+                Step::Mount { mount: MountStep::Bind { id_map: Some(map), .. } } => {
+                    sources.maps.find(map).map(drop)
                 }
                 _ => Ok(()),
             };
-            result.map_err(|fault| Error::Step {
-                step: step.title(),
-                message: fault.message,
-                errno: fault.errno,
-                kind: fault.kind,
-            })?;
+            result.map_err(failed(step))?;
         }
-        Ok(sources)
+        Ok((sources, later))
     }
 
-    /// Opens the trees, unless the creator has done so.
-    pub(crate) fn open_trees(&mut self, plan: &InitPlan) -> Result<(), Fault> {
-        if self.trees.is_some() {
-            return Ok(());
+    /// Opens what has to be before this process's tree is cut off from the host's, unless the creator has.
+    pub(crate) fn open_tied(&mut self, plan: &InitPlan) -> Result<(), Fault> {
+        for (number, step) in plan.steps.iter().enumerate() {
+            if matches!(step, Step::Mount { mount } if mount.is_tied()) {
+                self.prepare(number, step)?;
+            }
         }
-        let mut trees = Vec::new();
-        let mut maps = Maps::default();
-        let mut made = MadeDevices::default();
-        for step in &plan.steps {
-            trees.push(match step {
-                Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } } => {
-                    let tree = apply::open_source(source, options.recursive)?;
-                    if let Some(map) = id_map {
-                        maps.apply(&tree, map).map_err(|fault| fault.context(source))?;
-                    }
-                    tree
-                }
-                Step::BindInit { source, .. } => apply::open_source(source, false)?,
-                Step::BindDevice { device } => match made.tree(device, &plan.steps)? {
-                    Some(tree) => tree,
-                    None => open_device(device)?,
-                },
-                _ => continue,
-            });
-        }
-        self.trees = Some(trees.into_iter());
         Ok(())
     }
 
-    /// The next tree: they are used up in the order of the steps that they were opened for.
-    pub(crate) fn next_tree(&mut self) -> Result<OwnedFd, Fault> {
-        let next = self.trees.as_mut().and_then(Iterator::next);
-        next.ok_or_else(|| Fault::new(ErrorKind::Internal, "its source was not opened"))
+    fn prepare(&mut self, number: usize, step: &Step) -> Result<(), Fault> {
+        if self.trees.contains_key(&number) || self.later.contains(&number) {
+            return Ok(());
+        }
+        match self.open_tree(step) {
+            Ok(tree) => drop(tree.and_then(|tree| self.trees.insert(number, tree))),
+            // An earlier mount may bring it.
+            Err(fault) if fault.errno == Some(libc::ENOENT) => {}
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// The source of a step as this process sees it; `None` for a step without one.
+    fn open_tree(&mut self, step: &Step) -> Result<Option<OwnedFd>, Fault> {
+        Ok(Some(match step {
+            Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } } => {
+                let tree = apply::open_source(source, options.recursive)?;
+                if let Some(map) = id_map {
+                    let applied = self
+                        .maps
+                        .find(map)
+                        .and_then(|namespace| idmapped::apply(&tree, namespace, map.recursive));
+                    applied.map_err(|fault| fault.context(source))?;
+                }
+                tree
+            }
+            Step::BindInit { source, .. } => apply::open_source(source, false)?,
+            Step::BindDevice { device } => open_device(device)?,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The source of a step whose turn has come.
+    pub(crate) fn tree(&mut self, number: usize, step: &Step, reporter: &Reporter) -> Result<OwnedFd, Fault> {
+        if let Some(tree) = self.trees.remove(&number) {
+            // A copy comes at its place in mountinfo; before Linux 6.15 there is none of what is attached nowhere, and
+            // never one in another mount namespace.
+            return match step {
+                Step::Mount { mount: MountStep::Bind { options, .. } } => {
+                    Ok(apply::clone_of(&tree, options.recursive).unwrap_or(tree))
+                }
+                _ => Ok(tree),
+            };
+        }
+        if self.later.contains(&number) {
+            return reporter.ask_for(Ask::Source(number));
+        }
+        self.open_tree(step)?.ok_or_else(|| Fault::new(ErrorKind::Internal, "it has no source"))
+    }
+
+    /// The namespaces that are to be joined, once more: for a creator that does it before its child.
+    pub(crate) fn copy_joins(&self) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+        let copy = |(kind, file): &(NamespaceKind, OwnedFd)| Ok((*kind, file.try_clone()?));
+        let all: std::io::Result<Vec<_>> = self.joins.iter().map(copy).collect();
+        all.map_err(|e| Error::setup("cannot copy a descriptor", plain(&e)))
     }
 
     /// The namespace of a kind.
@@ -108,6 +189,35 @@ impl Sources {
             Some(at) => Ok(self.joins.remove(at).1),
             None => Err(Fault::new(ErrorKind::Internal, "the namespace was not opened")),
         }
+    }
+}
+
+/// The root's paths, as it is named and as it is.
+fn roots(steps: &[Step]) -> Vec<PathBuf> {
+    let root = steps.iter().find_map(|step| match step {
+        Step::Root { rootfs: Rootfs::Directory(path), .. } | Step::HostRoot { path } => Some(path.clone()),
+        _ => None,
+    });
+    let real = root.as_ref().and_then(|root| root.canonicalize().ok());
+    root.into_iter().chain(real).collect()
+}
+
+impl Later {
+    /// Opens the source of step `wanted` in the tree of the process that asks for it: by a process of its own, since
+    /// whoever joins a mount namespace loses his place in the other.
+    pub(crate) fn open(all: &[Later], wanted: usize, asker: &OwnedFd) -> Result<OwnedFd, Error> {
+        let Some(later) = all.iter().find(|later| later.step == wanted) else {
+            return Err(Error::setup("cannot open a source", "no such step waits for one"));
+        };
+        cloned::fetch(|| {
+            creel_sys::ns::setns(asker, creel_sys::clone::NEWNS)?;
+            let tree = apply::open_source(&later.source, later.recursive)?;
+            if let Some((namespace, recursive)) = &later.map {
+                idmapped::apply(&tree, namespace.as_fd(), *recursive)
+                    .map_err(|fault| fault.context(&later.source))?;
+            }
+            Ok(tree)
+        })
     }
 }
 

@@ -102,16 +102,6 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     }
     check_id_maps(linux)?;
     check_time_offsets(linux)?;
-    if !namespaces::has(spaces, NamespaceKind::Mount) {
-        let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
-        if readonly || linux.rootfs_propagation.is_some() {
-            return Err(Error::invalid(
-                "linux.namespaces",
-                "without a mount namespace the root is a directory of the host, which cannot be made read-only or \
-                 given a propagation; add one, or leave root.readonly and linux.rootfsPropagation out",
-            ));
-        }
-    }
     let names = [("hostname", &spec.hostname), ("domainname", &spec.domainname)];
     for (field, name) in names {
         let named = name.as_ref().is_some_and(|name| !name.is_empty());

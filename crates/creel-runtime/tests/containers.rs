@@ -13,6 +13,7 @@ mod mounting;
 mod namespaces;
 mod notifying;
 mod rootless;
+mod sourcing;
 mod support;
 
 use std::os::unix::fs::symlink;
@@ -30,6 +31,7 @@ use mounting::*;
 use namespaces::*;
 use notifying::*;
 use rootless::*;
+use sourcing::*;
 use support::*;
 
 macro_rules! tests {
@@ -118,6 +120,13 @@ tests![
     the_group_is_joined_by_somebody_else,
     without_pivot_root,
     a_mount_namespace_is_joined,
+    sources_at_their_turn,
+    sources_in_a_user_namespace_at_their_turn,
+    binds_have_the_attributes_that_are_named,
+    what_is_locked_in_a_user_namespace_stays,
+    all_processors,
+    namespaces_of_another_owner,
+    the_host_s_procfs_is_out_of_reach_without_pivot_root,
     without_a_mount_namespace,
     an_ordinary_user_runs_a_container,
     an_ordinary_user_execs_into_his_container,
@@ -411,7 +420,7 @@ fn binds() {
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "open the sources of bind mounts: cannot open /nowhere/at/all: no such file or directory"
+        "mount /nowhere/at/all on /q: cannot open /nowhere/at/all: no such file or directory"
     );
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
@@ -575,14 +584,23 @@ fn hooks() {
     );
     // The kinds that run inside: before the pivot the host's files are still there, at the start only the image's.
     let mut inside = shell("cat /dev/shm/word");
-    let both = "(pwd; hostname) > ";
+    let both = "(ls -d home/web; hostname) > ";
     inside.hooks = Some(Hooks {
         create_container: vec![hook(format!("{both}{}/created", dir.path().display()), None)],
         start_container: vec![hook("(echo started; hostname) > /dev/shm/word".into(), None)],
         ..Hooks::default()
     });
     assert_eq!(text(run_on(&inside, &overlay(dir.path()))), "started\nbox\n");
-    assert_eq!(std::fs::read_to_string(path(&dir, "created")).unwrap(), "/var/tmp\nbox\n");
+    assert_eq!(std::fs::read_to_string(path(&dir, "created")).unwrap(), "home/web\nbox\n");
+    // crun's annotations say where words go.
+    let said = |name: &str| path(&dir, name).display().to_string();
+    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("echo out; echo err >&2".into(), None); 2];
+    spec.annotations.insert("run.oci.hooks.stdout".into(), said("out"));
+    spec.annotations.insert("run.oci.hooks.stderr".into(), said("err"));
+    text(run_on(&spec, &overlay(dir.path())));
+    let read = |name: &str| std::fs::read_to_string(path(&dir, name)).unwrap();
+    assert_eq!((read("out").as_str(), read("err").as_str()), ("out\nout\n", "err\nerr\n"));
+    spec.annotations.clear();
     // Without an environment of its own the hook has the program's; and the filter holds for it as for the program.
     let mut bare = hook("echo $WORD $HOME > /dev/shm/word".into(), None);
     bare.env.clear();

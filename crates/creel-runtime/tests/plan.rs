@@ -59,7 +59,6 @@ fn docker_like_order() {
             namespaces: bring up the loopback interface
             namespaces: make a session keyring
             namespaces: set the host name box
-            root: open the sources of bind mounts
             root: cut the mounts off from the host's
             root: mount the overlay root
             mounts: mount proc on /proc

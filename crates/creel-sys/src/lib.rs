@@ -23,6 +23,7 @@ pub mod openat2;
 pub mod pidfd;
 pub mod process;
 pub mod pty;
+pub mod regex;
 pub mod rlimit;
 pub mod sched;
 pub mod seccomp;

@@ -350,7 +350,8 @@ documents! {
 
     /// From which NUMA nodes memory is taken.
     pub struct MemoryPolicy {
-        /// Mode like `MPOL_INTERLEAVE`.
+        /// Mode like `MPOL_INTERLEAVE`; whoever applies it refuses an empty one.
+        #[serde(default)]
         pub mode: String,
         /// Nodes, like `0-3,7`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -646,9 +647,9 @@ documents! {
         /// Architectures like `SCMP_ARCH_X86_64`; the native one if empty.
         #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
         pub architectures: Vec<String>,
-        /// Flags like `SECCOMP_FILTER_FLAG_LOG`.
-        #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
-        pub flags: Vec<String>,
+        /// Flags like `SECCOMP_FILTER_FLAG_LOG`; absent and empty are two things (see `SECCOMP_FILTER_FLAG_SPEC_ALLOW`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub flags: Option<Vec<String>>,
         /// Socket that gets the listener for `SCMP_ACT_NOTIFY`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub listener_path: Option<String>,

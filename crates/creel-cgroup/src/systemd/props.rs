@@ -316,7 +316,7 @@ mod tests {
             expect![[r#"
                 DeviceAllow: a(ss) []
                 DevicePolicy: s "strict"
-                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rwm"), ("/dev/block/8:0", "rwm")]
+                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rw"), ("/dev/block/8:0", "rwm")]
                 MemoryMax: t 33554432
                 MemoryLow: t 25165824
                 MemorySwapMax: t 33554432
@@ -335,7 +335,7 @@ mod tests {
             expect![[r#"
                 DeviceAllow: a(ss) []
                 DevicePolicy: s "strict"
-                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rwm"), ("/dev/block/8:0", "rwm")]
+                DeviceAllow: a(ss) [("char-*", "m"), ("char-136", "rw"), ("/dev/block/8:0", "rwm")]
                 MemoryLimit: t 33554432
                 CPUShares: t 100
                 CPUQuotaPeriodUSec: t 1000000

@@ -36,9 +36,10 @@ const OWN_FILE: &str = "creel.json";
 pub(crate) struct Beside {
     /// Mounts from outside: place in the container, and where it is on the host.
     mounts: BTreeMap<String, PathBuf>,
-    /// What the first three descriptors were, as procfs names them.
-    descriptors: Vec<String>,
 }
+
+/// What the first three descriptors were, as procfs names them, in the file that other runtimes write and read, too.
+const DESCRIPTORS: &str = "descriptors.json";
 
 /// Flags that are CRIU's options as they are, with their numbers in `criu_opts`.
 const SAME_FLAGS: [(&str, u32); 8] = [
@@ -84,16 +85,20 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
         opts.text(44, dir);
     }
     if task == Task::Dump {
-        let beside = Beside { mounts: outside(pid)?, descriptors: descriptors(pid) };
+        let beside = Beside { mounts: outside(pid)? };
         for place in beside.mounts.keys() {
             opts.inner(23, &pair(place, place));
         }
         for name in external_namespaces(&spec, pid) {
             opts.text(37, name);
         }
-        let text = serde_json::to_vec(&beside).map_err(|e| Error::Invalid(e.to_string()))?;
-        let file = images.join(OWN_FILE);
-        std::fs::write(&file, text).map_err(|e| Error::on("write", &file, e))?;
+        for (name, text) in
+            [(OWN_FILE, serde_json::to_vec(&beside)), (DESCRIPTORS, serde_json::to_vec(&descriptors(pid)))]
+        {
+            let text = text.map_err(|e| Error::Invalid(e.to_string()))?;
+            let file = images.join(name);
+            std::fs::write(&file, text).map_err(|e| Error::on("write", &file, e))?;
+        }
     }
     let status_fd = parsed.number("status-fd").filter(|fd| *fd >= 0);
     if let Some(fd) = status_fd {
@@ -154,12 +159,8 @@ pub(crate) fn restore(
     images: &Path,
     notified: Notified<'_>,
 ) -> Result<i32> {
-    let beside = match std::fs::read(images.join(OWN_FILE)) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Invalid(format!("{}: {e}", images.join(OWN_FILE).display())))?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Beside::default(),
-        Err(e) => return Err(Error::on("open", images.join(OWN_FILE), e)),
-    };
+    let beside: Beside = read_beside(&images.join(OWN_FILE))?;
+    let descriptors: Vec<String> = read_beside(&images.join(DESCRIPTORS))?;
     let task = Task::Restore;
     let mut opts = Message::default();
     let held = Held::open(parsed, images, &mut opts)?;
@@ -179,8 +180,7 @@ pub(crate) fn restore(
         message.text(1, key).number(2, fd);
         opts.inner(27, &message);
     };
-    for (number, name) in beside.descriptors.iter().enumerate().filter(|(_, name)| name.starts_with("pipe:"))
-    {
+    for (number, name) in descriptors.iter().enumerate().filter(|(_, name)| name.starts_with("pipe:")) {
         inherited(name, number as i64);
     }
     let joined = joined_namespaces(what.spec)?;
@@ -411,6 +411,17 @@ fn spec_source(spec: &Spec, place: &str) -> Option<PathBuf> {
     options::absolute(source).ok()
 }
 
+/// A file that is kept beside CRIU's images; another runtime's images may be without it.
+fn read_beside<T: Default + serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
+    match std::fs::read(file) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|e| Error::Invalid(format!("{}: {e}", file.display())))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(e) => Err(Error::on("open", file, e)),
+    }
+}
+
 fn descriptors(pid: i32) -> Vec<String> {
     let link = |fd: i32| std::fs::read_link(format!("/proc/{pid}/fd/{fd}"));
     (0..3).map(|fd| link(fd).map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()).collect()
@@ -469,6 +480,22 @@ fn failed(what: &str, error: &Error, parsed: &Parsed, images: &Path, task: Task)
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_three_descriptors_are_written_as_others_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(DESCRIPTORS);
+        assert!(read_beside::<Vec<String>>(&file).unwrap().is_empty());
+        let own = descriptors(i32::try_from(std::process::id()).unwrap());
+        std::fs::write(&file, serde_json::to_vec(&own).unwrap()).unwrap();
+        let read: Vec<String> = read_beside(&file).unwrap();
+        assert_eq!((read.len(), &read), (3, &own));
+        // As runc's images have it, and as creel's were.
+        std::fs::write(&file, r#"["/dev/null","pipe:[1]","pipe:[2]"]"#).unwrap();
+        assert_eq!(read_beside::<Vec<String>>(&file).unwrap()[1], "pipe:[1]");
+        std::fs::write(&file, "{").unwrap();
+        assert!(read_beside::<Vec<String>>(&file).is_err());
+    }
 
     #[test]
     fn mounts_from_outside_are_told_apart() {

@@ -12,6 +12,7 @@ use creel_types::ErrorKind;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::binding::{self, Manner};
 use super::{CgroupHierarchy, MountOptions, MountStep, Propagation, copy};
 use crate::error::Fault;
 use crate::lsm;
@@ -144,11 +145,13 @@ fn directory(root: BorrowedFd<'_>, destination: &str, strict: bool) -> Result<(O
     Ok((target, existed))
 }
 
-/// Applies one mount; `source` is the tree opened beforehand for a bind mount. Returns the mount.
+/// Applies one mount; `source` is the tree opened for a bind mount, `locked` whether its attributes come from a more
+/// privileged user namespace. Returns the mount.
 pub(crate) fn mount(
     root: BorrowedFd<'_>,
     step: &MountStep,
     source: Option<OwnedFd>,
+    locked: bool,
 ) -> Result<OwnedFd, Fault> {
     match step {
         MountStep::New { destination, filesystem, source, options, label, .. } => {
@@ -181,7 +184,7 @@ pub(crate) fn mount(
         }
         MountStep::Bind { destination, options, .. } => {
             let tree = source.ok_or_else(|| Fault::new(ErrorKind::Internal, "its source was not opened"))?;
-            bind(root, destination, tree, options)
+            bind(root, destination, tree, options, if locked { Manner::Locked } else { Manner::Exact })
         }
         MountStep::Change { destination, options } => change(root, destination, options),
         MountStep::Cgroup { destination, hierarchies, namespaced, options } => {
@@ -236,6 +239,7 @@ pub(crate) fn bind(
     destination: &str,
     tree: OwnedFd,
     options: &MountOptions,
+    manner: Manner,
 ) -> Result<OwnedFd, Fault> {
     let source_is_dir = path::is_dir(&tree)?;
     let make = if source_is_dir { Make::Directory } else { Make::File };
@@ -254,8 +258,15 @@ pub(crate) fn bind(
     // A tree that was shared with the host stays so only if the Spec says so.
     let change = options.propagation.unwrap_or(Propagation { mode: libc::MS_PRIVATE, recursive: true });
     set_propagation(&tree, change)?;
-    if !options.attributes.is_empty() {
-        set_attributes(&tree, options.attributes.set, options.attributes.clear, false)?;
+    let now = || rustix::fs::fstatvfs(&tree).map(|stat| stat.f_flag.bits());
+    let attributes = binding::change(options, manner, now).map_err(|e| match e {
+        Some(e) => e.into(),
+        None => Fault::from(Errno::PERM).context(
+            "the options would change what is locked in a user namespace (ro, nodev, nosuid, noexec, atime)",
+        ),
+    })?;
+    if !attributes.is_empty() {
+        set_attributes(&tree, attributes.set, attributes.clear, false)?;
     }
     if !options.tree_attributes.is_empty() {
         set_attributes(&tree, options.tree_attributes.set, options.tree_attributes.clear, true)?;

@@ -1,6 +1,6 @@
 //! User namespaces that only carry a map: for idmapped mounts.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use creel_sys::clone::{Clone, Cloned, NEWUSER, clone};
 use creel_sys::mount::{self as sys, EMPTY_PATH, MountAttr, RECURSIVE};
@@ -21,8 +21,8 @@ pub(crate) struct Maps {
 }
 
 impl Maps {
-    /// Has the mount `tree`, which is attached nowhere, show owners through a map.
-    pub(crate) fn apply(&mut self, tree: &OwnedFd, map: &IdMap) -> Result<(), Fault> {
+    /// The namespace of a map.
+    pub(crate) fn find(&mut self, map: &IdMap) -> Result<BorrowedFd<'_>, Fault> {
         let same =
             |known: &IdMap| (&known.uids, &known.gids, &known.joined) == (&map.uids, &map.gids, &map.joined);
         if !self.made.iter().any(|(known, _)| same(known)) {
@@ -33,18 +33,24 @@ impl Maps {
             let made = made.map_err(|fault| fault.context("cannot make the map of ids"))?;
             self.made.push((map.clone(), made));
         }
-        let Some((_, namespace)) = self.made.iter().find(|(known, _)| same(known)) else { return Ok(()) };
-        let flags = EMPTY_PATH | if map.recursive { RECURSIVE } else { 0 };
-        let attr =
-            MountAttr { set: sys::ATTR_IDMAP, userns: Some(namespace.as_fd()), ..MountAttr::default() };
-        sys::mount_setattr(tree, c"", flags, &attr).map_err(|e| match e.raw_os_error() {
-            Some(libc::EINVAL) => Fault {
-                message: "its file system does not take a map of ids, or has one already".into(),
-                ..Fault::new(ErrorKind::Unsupported, "")
-            },
-            _ => Fault::from(e).context("cannot map its ids"),
-        })
+        let found = self.made.iter().find(|(known, _)| same(known));
+        found
+            .map(|(_, namespace)| namespace.as_fd())
+            .ok_or_else(|| Fault::new(ErrorKind::Internal, "the map of ids was lost"))
     }
+}
+
+/// Has the mount `tree`, which is attached nowhere, show owners through the map of a user namespace.
+pub(crate) fn apply(tree: &OwnedFd, namespace: BorrowedFd<'_>, recursive: bool) -> Result<(), Fault> {
+    let flags = EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
+    let attr = MountAttr { set: sys::ATTR_IDMAP, userns: Some(namespace), ..MountAttr::default() };
+    sys::mount_setattr(tree, c"", flags, &attr).map_err(|e| match e.raw_os_error() {
+        Some(libc::EINVAL) => Fault {
+            message: "its file system does not take a map of ids, or has one already".into(),
+            ..Fault::new(ErrorKind::Unsupported, "")
+        },
+        _ => Fault::from(e).context("cannot map its ids"),
+    })
 }
 
 /// A user namespace is made by a process; this one lives until its map is written.

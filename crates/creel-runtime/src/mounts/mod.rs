@@ -1,6 +1,7 @@
 //! The Spec's mounts, pure: what is mounted where, with options sorted by where the kernel wants them.
 
 pub(crate) mod apply;
+pub(crate) mod binding;
 mod cgroup;
 mod copy;
 pub(crate) mod idmapped;
@@ -15,7 +16,7 @@ pub use cgroup::{CgroupHierarchy, cgroup_hierarchies};
 pub use options::{Attributes, MountOptions, Propagation};
 
 use crate::plan::Step;
-use crate::{Error, Facts, namespaces, validate};
+use crate::{Error, Facts, Rootfs, namespaces, validate};
 
 /// What of the mounts' options is passed over: a bind mount has no file system of its own that could read any.
 pub(crate) fn warnings(steps: &[Step]) -> Vec<String> {
@@ -117,6 +118,12 @@ impl MountStep {
         }
     }
 
+    /// Whether it is a bind mount that stays tied to its source's mount: each sees what is mounted below the other.
+    pub(crate) fn is_tied(&self) -> bool {
+        let tied = |change: &Propagation| matches!(change.mode, libc::MS_SHARED | libc::MS_SLAVE);
+        matches!(self, MountStep::Bind { options, .. } if options.propagation.as_ref().is_some_and(tied))
+    }
+
     /// Whether [`crate::Step::SealMounts`] makes it read-only.
     pub fn is_sealed_later(&self) -> bool {
         matches!(self, MountStep::New { seal_later: true, .. })
@@ -139,10 +146,15 @@ const PROC_FILES: [&str; 10] = [
 ];
 
 /// The mounts of a Spec, in its order.
-pub(crate) fn plan(spec: &Spec, bundle: &Path, facts: &Facts) -> Result<Vec<MountStep>, Error> {
+pub(crate) fn plan(
+    spec: &Spec,
+    bundle: &Path,
+    rootfs: &Rootfs,
+    facts: &Facts,
+) -> Result<Vec<MountStep>, Error> {
     let default = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&default);
-    let one = |(index, mount)| plan_one(&format!("mounts[{index}]"), mount, linux, bundle, facts);
+    let one = |(index, mount)| plan_one(&format!("mounts[{index}]"), mount, linux, (bundle, rootfs), facts);
     spec.mounts.iter().enumerate().map(one).collect()
 }
 
@@ -150,10 +162,10 @@ fn plan_one(
     field: &str,
     mount: &Mount,
     linux: &Linux,
-    bundle: &Path,
+    (bundle, rootfs): (&Path, &Rootfs),
     facts: &Facts,
 ) -> Result<MountStep, Error> {
-    let destination = clean(&format!("{field}.destination"), &mount.destination)?;
+    let destination = clean(&format!("{field}.destination"), inside(&mount.destination, rootfs))?;
     let mut options = options::parse(&format!("{field}.options"), &mount.options)?;
     let filesystem = mount.kind.as_deref().unwrap_or("");
     let is_bind = options.bind || filesystem == "bind";
@@ -242,6 +254,16 @@ fn id_map(field: &str, mount: &Mount, asked: Option<bool>, linux: &Linux) -> Res
     validate::check_maps(&format!("{field}.uidMappings"), uids)?;
     validate::check_maps(&format!("{field}.gidMappings"), gids)?;
     Ok(Some(IdMap { uids: uids.clone(), gids: gids.clone(), joined, recursive: asked == Some(true) }))
+}
+
+/// A destination that is named by its path on the host is the one inside, as runc has it.
+fn inside<'a>(destination: &'a str, rootfs: &Rootfs) -> &'a str {
+    match rootfs {
+        Rootfs::Directory(root) if root.as_os_str() != "/" => {
+            Path::new(destination).strip_prefix(root).ok().and_then(Path::to_str).unwrap_or(destination)
+        }
+        _ => destination,
+    }
 }
 
 /// An absolute destination without doubled slashes, `.` and `..` (which stays at the root as in a chroot). A relative

@@ -36,16 +36,21 @@ impl Attributes {
         self.clear |= bits;
     }
 
-    /// Leaves one access time mode for the default, which is the mask's zero; another mode that was chosen stays.
-    fn leave(&mut self, mode: u64) {
-        let chosen = self.set & sys::ATTR_ATIME_MASK;
-        if chosen == 0 || chosen == mode {
+    /// Takes back the choice of an access time mode, whose bits are the mask's zero by default; another choice stays.
+    /// Where none was made, `tree` says what the word means: the default for whole trees, nothing for one mount, as
+    /// mount(8) and runc have it.
+    fn leave(&mut self, mode: u64, tree: bool) {
+        let chosen = (self.clear & sys::ATTR_ATIME_MASK != 0).then_some(self.set & sys::ATTR_ATIME_MASK);
+        if chosen.is_none_or(|chosen| chosen == mode || tree && chosen == 0) {
             self.set &= !sys::ATTR_ATIME_MASK;
-            self.clear |= sys::ATTR_ATIME_MASK;
+            self.clear &= !sys::ATTR_ATIME_MASK;
+            if tree {
+                self.clear |= sys::ATTR_ATIME_MASK;
+            }
         }
     }
 
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change, tree: bool) {
         match change {
             Change::Set(bits) => self.add(bits),
             Change::Clear(bits) => self.remove(bits),
@@ -53,7 +58,7 @@ impl Attributes {
                 self.set &= !sys::ATTR_ATIME_MASK;
                 self.clear |= sys::ATTR_ATIME_MASK;
             }
-            Change::Leave(mode) => self.leave(mode),
+            Change::Leave(mode) => self.leave(mode, tree),
         }
     }
 }
@@ -87,6 +92,9 @@ pub struct MountOptions {
     pub recursive: bool,
     /// Attributes of the mount itself.
     pub attributes: Attributes,
+    /// Whether any attribute of the mount itself was named, be it to no effect.
+    #[serde(skip)]
+    pub named: bool,
     /// Attributes of the whole tree (`rro`, `rnosuid`, …).
     pub tree_attributes: Attributes,
     /// Propagation, the last one named.
@@ -178,11 +186,12 @@ pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
     let mut options = MountOptions::default();
     for word in words {
         if let Some(change) = attribute(word) {
-            options.attributes.apply(change);
+            options.attributes.apply(change, false);
+            options.named = true;
             continue;
         }
         if let Some(change) = word.strip_prefix('r').and_then(attribute) {
-            options.tree_attributes.apply(change);
+            options.tree_attributes.apply(change, true);
             continue;
         }
         if let Some(change) = propagation(word) {
@@ -236,8 +245,17 @@ mod tests {
         let times = parsed("noatime,strictatime").attributes;
         assert_eq!(times, Attributes { set: sys::ATTR_STRICTATIME, clear: sys::ATTR_ATIME_MASK });
         let default = Attributes { set: 0, clear: sys::ATTR_ATIME_MASK };
-        for words in ["noatime,atime", "strictatime,nostrictatime", "strictatime,relatime", "norelatime"] {
+        for words in ["relatime", "noatime,relatime", "strictatime,relatime", "relatime,atime"] {
             assert_eq!(parsed(words).attributes, default, "{words}");
+        }
+        for words in
+            ["noatime,atime", "atime", "strictatime,nostrictatime", "norelatime", "relatime,norelatime"]
+        {
+            let parsed = parsed(words);
+            assert!(parsed.attributes.is_empty() && parsed.named, "{words}");
+        }
+        for words in ["ratime", "rnoatime,ratime", "rnorelatime", "rstrictatime,rnostrictatime"] {
+            assert_eq!(parsed(words).tree_attributes, default, "{words}");
         }
         for words in ["strictatime,atime", "strictatime,norelatime", "noatime,strictatime"] {
             assert_eq!(parsed(words).attributes.set, sys::ATTR_STRICTATIME, "{words}");

@@ -144,7 +144,7 @@ pub(super) fn read(json: &str, caps: &[String], arch: Arch, release: &str) -> Re
         default_action,
         default_errno_ret: profile.default_errno_ret,
         architectures,
-        flags: profile.flags.unwrap_or_default(),
+        flags: profile.flags,
         listener_path: text(profile.listener_path),
         listener_metadata: text(profile.listener_metadata),
         syscalls,

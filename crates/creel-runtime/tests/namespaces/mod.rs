@@ -16,7 +16,7 @@ fn map(container: u32, host: u32, size: u32) -> IdMapping {
     IdMapping { container_id: container, host_id: host, size }
 }
 
-fn in_user_namespace(spec: &mut Spec) {
+pub(crate) fn in_user_namespace(spec: &mut Spec) {
     let linux = spec.linux.as_mut().unwrap();
     linux.namespaces.push(Namespace { kind: NamespaceKind::User, path: None });
     linux.uid_mappings = vec![map(0, 100_000, 65536)];
@@ -24,7 +24,7 @@ fn in_user_namespace(spec: &mut Spec) {
 }
 
 /// A root whose files belong to the mapped root, as an engine would prepare it.
-fn mapped_root() -> (tempfile::TempDir, Rootfs) {
+pub(crate) fn mapped_root() -> (tempfile::TempDir, Rootfs) {
     let dir = scratch();
     for name in ["root/tmp", "root/home/web", "upper", "work"] {
         rustix::fs::chown(
@@ -312,8 +312,10 @@ pub(crate) fn a_mount_namespace_is_joined() {
 pub(crate) fn without_a_mount_namespace() {
     let dir = scratch();
     let root = path(&dir, "root");
-    let mut spec = shell("readlink /proc/self/ns/mnt; cat /proc/mounts | wc -l; ls /dev/null");
+    let mut spec =
+        shell("readlink /proc/self/ns/mnt; touch /home/x 2>&1; cat /proc/mounts | wc -l; ls /dev/null");
     spec.linux.as_mut().unwrap().namespaces.retain(|space| space.kind != NamespaceKind::Mount);
+    spec.root.as_mut().unwrap().readonly = true;
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
     assert!(error.contains("an overlay root needs a mount namespace"), "{error}");
     // In a process with a mount namespace of its own, so that nothing happens to this one's.
@@ -330,9 +332,18 @@ pub(crate) fn without_a_mount_namespace() {
                 let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
                 let (said, code) = run_on(&spec, &Rootfs::Directory(root.clone())).unwrap();
                 assert_eq!((said.lines().next().unwrap(), code), (own.as_str(), 0));
-                assert!(said.ends_with("/dev/null\n"), "{said}");
+                assert!(said.ends_with("/dev/null\n") && said.contains("Read-only file system"), "{said}");
+                let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+                assert!(mounts.contains(&format!(" {} ro,", root.display())), "{mounts}");
                 assert_ne!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
-                creel_runtime::rootfs::unmount_below(&root).unwrap();
+                assert_eq!(creel_runtime::rootfs::mounts_on(&root).unwrap(), 1);
+                creel_runtime::rootfs::unmount(&root, 1).unwrap();
+                assert_eq!(
+                    creel_runtime::rootfs::mounts_on(&root).unwrap(),
+                    1,
+                    "this one is somebody else's"
+                );
+                creel_runtime::rootfs::unmount(&root, 0).unwrap();
                 assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
             };
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();

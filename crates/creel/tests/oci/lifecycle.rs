@@ -128,6 +128,84 @@ fn delete_force_ends_whatever_runs_and_does_not_dawdle() {
 }
 
 #[test]
+fn containers_are_deleted_by_a_pattern() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    });
+    for id in ["test-1", "test-2", "other"] {
+        place.create(id, &bundle);
+    }
+    place.start("test-2");
+    let error = place.fails(1, &["delete", "--regex", "^test-[0-9]+$"]);
+    assert!(error.starts_with("test-2: cannot delete container test-2 that is not stopped"), "{error}");
+    assert_eq!(place.ok(&["list", "-q"]), "other\ntest-2");
+    place.ok(&["delete", "-f", "--regex", "test-*"]);
+    assert_eq!(place.ok(&["list", "-q"]), "other");
+    let error = place.fails(1, &["delete", "--regex", "a("]);
+    assert!(error.contains("regular expression"), "{error}");
+    place.ok(&["delete", "-f", "--regex", "."]);
+    assert_eq!(place.ok(&["list", "-q"]), "");
+    place.finish();
+}
+
+#[test]
+fn a_container_without_a_program_waits_and_ends() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &[], |spec| {
+        spec.as_object_mut().unwrap().remove("process");
+    });
+    place.create("c", &bundle);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(place.status("c"), "created", "it does not end with its creator");
+    let output = place.call(&["start", "c"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("level=error"), "{said}");
+    assert!(said.contains("the Spec names no process"), "{said}");
+    place.until("c", "stopped");
+    place.ok(&["delete", "c"]);
+    place.finish();
+}
+
+/// Without a mount namespace the root is mounted over itself in the caller's, and is no more after the delete; another's
+/// mount there stays.
+#[test]
+fn containers_without_a_mount_namespace_leave_no_mounts() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["true"], |spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|space| space["type"] != "mount");
+        for list in ["maskedPaths", "readonlyPaths"] {
+            spec["linux"][list] = json!([]);
+        }
+    });
+    let spec: serde_json::Value =
+        serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
+    let wrong = bundle.join("wrong.json");
+    let mut other = spec.clone();
+    other["process"]["args"] = json!(["/no/such/program"]);
+    fs::write(&wrong, serde_json::to_vec(&other).unwrap()).unwrap();
+    let script = format!(
+        "r={root}; count() {{ grep -c \" $r[/ ]\" /proc/self/mountinfo; }}\n\
+         mount --bind $r $r && count\n\
+         {CREEL} oci --root {state} create --bundle {bundle} c </dev/null >/dev/null 2>&1; test $(count) -gt 2 && echo more\n\
+         {CREEL} oci --root {state} delete --force c; count\n\
+         {CREEL} oci --root {state} create --config {wrong} --bundle {bundle} c >/dev/null 2>&1 </dev/null || count\n",
+        root = spec["root"]["path"].as_str().unwrap(),
+        state = place.root().display(),
+        bundle = bundle.display(),
+        wrong = wrong.display(),
+    );
+    let output = Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "1\nmore\n1\n1\n", "{}", String::from_utf8_lossy(&output.stderr));
+    place.finish();
+}
+
+#[test]
 fn processes_without_a_pid_namespace_end_with_a_kill() {
     let Some(place) = Place::new() else { return };
     let bundle = place.bundle("s", &["sleep", "1000"], |spec| {

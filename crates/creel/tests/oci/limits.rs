@@ -115,6 +115,8 @@ fn checkpoint_and_restore_go_through_criu_or_say_so() {
         let before = count();
         place.ok(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
         assert_eq!(place.fails(1, &["state", "c"]), "container does not exist");
+        let descriptors = std::fs::read(images.join("descriptors.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&descriptors).unwrap().len(), 3);
         place.quiet(&[
             "restore",
             "--detach",

@@ -90,6 +90,50 @@ fn programs_that_cannot_be_run() {
 }
 
 #[test]
+fn what_keeps_a_container_from_starting() {
+    let Some(place) = Place::new() else { return };
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let bundle = place.bundle("c", &["true"], change);
+        place.fails(1, &["run", "--bundle", bundle.to_str().unwrap(), "c"])
+    };
+    let said = refused(&|spec| {
+        let bind = json!({"destination": "/x", "type": "bind", "source": "/nowhere", "options": ["bind"]});
+        spec["mounts"].as_array_mut().unwrap().push(bind);
+    });
+    let start =
+        "runc run failed: unable to start container process: error during container init: error mounting";
+    assert!(said.starts_with(start) && said.ends_with("no such file or directory"), "{said}");
+    for (policy, words) in [
+        (json!({}), "invalid memory policy mode"),
+        (json!({"mode": "MPOL_DEFAULT", "nodes": "0-7"}), "mode requires 0 nodes but got 8"),
+    ] {
+        let said = refused(&|spec| spec["linux"]["memoryPolicy"] = policy.clone());
+        assert!(said.contains(words), "{said}");
+    }
+    place.finish();
+}
+
+#[test]
+fn the_debug_log_tells_what_is_given_to_the_kernel() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"]["seccomp"] =
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]});
+        spec["process"]["execCPUAffinity"] = json!({"initial": "0"});
+    });
+    place.create("c", &bundle);
+    place.start("c");
+    let output = place.call(&["--debug", "exec", "c", "true"]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for line in ["msg=\"seccomp filter flags: 2\"", "msg=\"nsexec: affinity: 0x1\""] {
+        assert_eq!(said.matches(line).count(), 1, "{said}");
+    }
+    place.ok(&["delete", "--force", "c"]);
+    place.finish();
+}
+
+#[test]
 fn the_log_is_where_and_how_it_was_asked() {
     let Some(place) = Place::new() else { return };
     let log = place.dir.path().join("log");
