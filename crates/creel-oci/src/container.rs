@@ -76,6 +76,10 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
             return Err(Error::State(format!("cannot start a container in the {} state", other.word())));
         }
     }
+    if loaded.record.idle {
+        // Said here, it leaves the container as it is.
+        return Err(Error::State("cannot start a container whose configuration has no process".into()));
+    }
     let Some(connection) = loaded.entry.connect_gate()? else {
         return Err(Error::State("cannot start a container that has stopped".into()));
     };

@@ -211,6 +211,7 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
         record.poststop.clone_from(&hooks.poststop);
     }
     record.rootless = o.rootless;
+    record.idle = order.spec.process.is_none();
     if !o.cgroups_optional {
         record.group = groups::intended(o, &order.spec, id)?;
     }

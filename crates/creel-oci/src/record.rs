@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) own_pids: bool,
     /// Whether missing rights to control groups are passed over.
     pub(crate) rootless: bool,
+    /// Whether the Spec names no process, so that it cannot be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) idle: bool,
     /// Whether its mounts are made in its creator's mount namespace, and outlive it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) mounts_on_host: bool,
@@ -128,6 +131,7 @@ impl Record {
             group: Group::None,
             own_pids: true,
             rootless: false,
+            idle: false,
             mounts_on_host: false,
             poststart: Vec::new(),
             poststop: Vec::new(),

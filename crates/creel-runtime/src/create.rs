@@ -143,6 +143,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let warnings = mounts::warnings(&plan.steps);
     let linux = o.spec.linux.as_ref();
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
+    linux.map_or(Ok(()), lsm::check_mounts)?;
     let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,

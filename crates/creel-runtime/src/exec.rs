@@ -7,7 +7,7 @@ use creel_cgroup::Entry;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
 use creel_types::ErrorKind;
-use creel_types::spec::{Linux, NamespaceKind};
+use creel_types::spec::{ConsoleSize, Linux, NamespaceKind};
 use rustix::fs::{Mode, OFlags};
 
 use crate::child::{Filtered, become_root, join_cgroup};
@@ -115,7 +115,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         user_namespace,
         cgroup,
         plan,
-        size: o.process.console_size.as_ref().map(|size| (size.height, size.width)),
+        size: o.process.console_size.as_ref().and_then(ConsoleSize::characters),
         filter,
         stdio: streams(o.stdio)?,
         life: o.life,

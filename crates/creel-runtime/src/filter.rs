@@ -38,8 +38,6 @@ pub(crate) struct Filter {
 #[derive(Debug, Serialize, Deserialize)]
 struct Notice {
     path: String,
-    /// Whether calls wait for the agent, so that there has to be one.
-    needed: bool,
     metadata: Option<String>,
     state: serde_json::Value,
 }
@@ -102,10 +100,10 @@ impl Filter {
             let text = "it is for the agent at listenerPath, which is not set";
             return Err(Error::invalid("linux.seccomp.listenerMetadata", text));
         }
-        let notifies = wanted.syscalls.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY");
-        let notice = match (notifies, path) {
-            (false, None) => {
-                // About notifications only; the kernel refuses it without them.
+        let notice = match (notifies(wanted), path) {
+            // About notifications only: the kernel refuses the flag without them, and the specification has the path
+            // ignored then.
+            (false, _) => {
                 flags &= !sys::FLAG_WAIT_KILLABLE_RECV;
                 None
             }
@@ -113,12 +111,10 @@ impl Filter {
                 let text = "SCMP_ACT_NOTIFY needs the socket of an agent who answers";
                 return Err(Error::invalid("linux.seccomp.listenerPath", text));
             }
-            // Without such a rule the path means nothing, says the specification; crun hands the listener over anyway, and
-            // its callers wait for that. Who is not there is not missed then.
-            (needed, Some(path)) => {
+            (true, Some(path)) => {
                 let state = serde_json::to_value(state)
                     .map_err(|e| Error::setup("cannot write the container's state", e))?;
-                Some(Notice { path, needed, metadata: given(&wanted.listener_metadata), state })
+                Some(Notice { path, metadata: given(&wanted.listener_metadata), state })
             }
         };
         Ok(Some(Filter { program, flags, notice }))
@@ -217,27 +213,20 @@ fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd)
     let text = serde_json::to_vec(&told).map_err(|e| broken(&e))?;
     let what = || format!("cannot send the filter's listener to {}", notice.path);
     let failed = |e: std::io::Error| Error::setup(what(), plain(&e));
-    let mut agent = match UnixStream::connect(&notice.path) {
-        Err(_) if !notice.needed => return go_on(memory),
-        other => other.map_err(failed)?,
-    };
+    let mut agent = UnixStream::connect(&notice.path).map_err(failed)?;
     agent.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let sent = fdpass::send(&agent, &text, &[listener.as_fd()]).map_err(failed)?;
     agent.write_all(&text[sent..]).map_err(failed)?;
     drop(agent);
-    go_on(memory)
-}
-
-/// Ends the child's waiting.
-fn go_on(memory: &OwnedFd) -> Result<(), Error> {
+    // Ends the child's waiting.
     rustix::io::pwrite(memory, &1u32.to_ne_bytes(), 0)
         .map_err(|e| Error::setup("cannot let the process go on under its filter", e))?;
     Ok(())
 }
 
-/// Whether a filter's listener is handed to an agent while the container is created.
-pub(crate) fn has_agent(wanted: &Seccomp) -> bool {
-    wanted.listener_path.as_deref().is_some_and(|path| !path.is_empty())
+/// Whether calls wait for an agent's answer, so that the listener is handed to him while the container is created.
+pub(crate) fn notifies(wanted: &Seccomp) -> bool {
+    wanted.syscalls.iter().any(|rule| rule.action == "SCMP_ACT_NOTIFY")
 }
 
 fn read_notice(memory: &OwnedFd) -> std::io::Result<Notice> {
@@ -329,7 +318,7 @@ mod tests {
             })
             .map(|filter| filter.unwrap().flags)
         };
-        assert_eq!(flags(&["TSYNC", "LOG", "SPEC_ALLOW"], false).unwrap(), 6);
+        assert_eq!(flags(&["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"], false).unwrap(), 6);
         let filter = compiled(|wanted| wanted.flags = vec!["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV".into()]);
         assert_eq!(filter.unwrap().unwrap().flags, 0, "without a listener the kernel refuses it");
         assert_eq!(flags(&["WAIT_KILLABLE_RECV", "LOG"], true).unwrap(), 34);
@@ -359,8 +348,8 @@ mod tests {
         assert!(error.starts_with("linux.seccomp.listenerPath: "), "{error}");
         let error = compiled(|wanted| wanted.listener_metadata = Some("x".into())).unwrap_err().to_string();
         assert!(error.starts_with("linux.seccomp.listenerMetadata: "), "{error}");
-        // Where nothing notifies nobody has to be there.
+        // Where nothing notifies the path is ignored ("listenerPath" in config-linux.md).
         let filter = compiled(|wanted| wanted.listener_path = Some("/s".into())).unwrap().unwrap();
-        assert!(filter.notice.is_some_and(|notice| !notice.needed));
+        assert!(filter.notice.is_none());
     }
 }

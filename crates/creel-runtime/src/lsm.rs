@@ -1,6 +1,6 @@
 //! Security modules of the host: whether they are there, and what a process asks of them.
 
-use creel_types::spec::Process;
+use creel_types::spec::{Linux, Process};
 
 use crate::Error;
 
@@ -17,10 +17,20 @@ pub(crate) fn selinux_is_on() -> bool {
 /// # Errors
 /// [`Error::Unsupported`].
 pub(crate) fn check(process: &Process) -> Result<(), Error> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    if given(&process.selinux_label) && !selinux_is_on() {
-        let text = "SELinux is disabled or not supported here; leave the label out";
-        return Err(Error::unsupported("process.selinuxLabel", text));
+    label("process.selinuxLabel", process.selinux_label.as_deref())
+}
+
+/// The same for the label of the mounts.
+pub(crate) fn check_mounts(linux: &Linux) -> Result<(), Error> {
+    label("linux.mountLabel", linux.mount_label.as_deref())
+}
+
+fn label(field: &str, text: Option<&str>) -> Result<(), Error> {
+    if text.is_some_and(|text| !text.is_empty()) && !selinux_is_on() {
+        return Err(Error::unsupported(
+            field,
+            "SELinux is disabled or not supported here; leave the label out",
+        ));
     }
     Ok(())
 }

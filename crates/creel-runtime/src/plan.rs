@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
+use creel_types::spec::{ConsoleSize, IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
 use serde::Serialize;
 
 use crate::devices::{self, DeviceNode};
@@ -343,7 +343,14 @@ pub fn plan(
     let mounts = mounts::plan(spec, bundle, facts)?;
     let own_dev =
         !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
-    let devices = if own_dev { devices::plan(linux)? } else { Vec::new() };
+    let mut devices = devices::plan(linux)?;
+    if !own_dev {
+        // The host's /dev has its own, and gets none of ours; elsewhere they are the container's.
+        devices.retain(|step| match step {
+            Step::Device { device } | Step::BindDevice { device } => !device.path.starts_with("/dev/"),
+            _ => false,
+        });
+    }
     let binds = mounts.iter().filter(|mount| matches!(mount, MountStep::Bind { .. })).count()
         + devices.iter().filter(|step| matches!(step, Step::BindDevice { .. })).count()
         + usize::from(wishes.init.is_some());
@@ -382,9 +389,7 @@ pub fn plan(
     let process = spec.process.as_ref();
     steps.extend(devices);
     if let Some(process) = process.filter(|process| process.terminal) {
-        steps.push(Step::Console {
-            size: process.console_size.as_ref().map(|size| (size.height, size.width)),
-        });
+        steps.push(Step::Console { size: process.console_size.as_ref().and_then(ConsoleSize::characters) });
     }
     if let Some(source) = wishes.init {
         steps.push(Step::BindInit { source: source.display().to_string(), destination: INIT_PATH.into() });
@@ -426,7 +431,7 @@ pub fn plan(
     // The agent gets its listener while the container is created, which callers wait for before they start it. From here
     // on the filter holds for this program's own last calls, too, and the agent answers for those that it names.
     let seccomp = linux.seccomp.as_ref();
-    let notifies = seccomp.is_some_and(filter::has_agent);
+    let notifies = seccomp.is_some_and(filter::notifies);
     if notifies {
         steps.push(Step::Seccomp);
     }

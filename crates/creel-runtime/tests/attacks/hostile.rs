@@ -155,8 +155,8 @@ pub(crate) fn volumes_that_lead_elsewhere() {
     linux.devices.push(creel_types::spec::Device {
         path: "/volume/out/c".into(),
         kind: "c".into(),
-        major: 1,
-        minor: 3,
+        major: Some(1),
+        minor: Some(3),
         ..Default::default()
     });
     text(run_on(&spec, &overlay(dir.path())));
