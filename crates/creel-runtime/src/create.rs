@@ -140,10 +140,10 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     };
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
-    let warnings = mounts::warnings(&plan.steps);
     let linux = o.spec.linux.as_ref();
+    let mut warnings = mounts::warnings(&plan.steps);
+    warnings.extend(linux.and_then(lsm::warning));
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
-    linux.map_or(Ok(()), lsm::check_mounts)?;
     let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,

@@ -17,20 +17,16 @@ pub(crate) fn selinux_is_on() -> bool {
 /// # Errors
 /// [`Error::Unsupported`].
 pub(crate) fn check(process: &Process) -> Result<(), Error> {
-    label("process.selinuxLabel", process.selinux_label.as_deref())
-}
-
-/// The same for the label of the mounts.
-pub(crate) fn check_mounts(linux: &Linux) -> Result<(), Error> {
-    label("linux.mountLabel", linux.mount_label.as_deref())
-}
-
-fn label(field: &str, text: Option<&str>) -> Result<(), Error> {
-    if text.is_some_and(|text| !text.is_empty()) && !selinux_is_on() {
-        return Err(Error::unsupported(
-            field,
-            "SELinux is disabled or not supported here; leave the label out",
-        ));
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    if given(&process.selinux_label) && !selinux_is_on() {
+        let text = "SELinux is disabled or not supported here; leave the label out";
+        return Err(Error::unsupported("process.selinuxLabel", text));
     }
     Ok(())
+}
+
+/// What is passed over: a label of the mounts, which callers write without looking whether SELinux is there.
+pub(crate) fn warning(linux: &Linux) -> Option<String> {
+    let label = linux.mount_label.as_deref().filter(|label| !label.is_empty() && !selinux_is_on())?;
+    Some(format!("the label {label} of the mounts was not set: SELinux is disabled or not supported here"))
 }
