@@ -72,6 +72,16 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
     let rest = &global.arguments[1..];
     let found = verbs::find(&word);
     let parsed = found.map(|verb| flags::parse(verb.flags, rest, verb.stop));
+    if let (Some(verb), Some(Ok(parsed))) = (found, &parsed)
+        && verb.joins()
+        && !parsed.help
+        && let Err(e) = creel_runtime::seal::run_sealed()
+    {
+        let text =
+            format!("cannot keep the program's file out of reach: {}", creel_runtime::error::plain(&e));
+        Log::new(Format::Text, false).fail(&text);
+        return 1;
+    }
     // Before anything is opened here, so that nothing of ours is taken for the caller's.
     let inherited = match (found, &parsed) {
         (Some(verb), Some(Ok(parsed))) => {

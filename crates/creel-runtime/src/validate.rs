@@ -1,6 +1,6 @@
 //! What is refused before anything is done: wrong in itself, or asked for and not applied by creel.
 
-use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec};
+use creel_types::spec::{IPC_SYSCTLS, IdMapping, Linux, Namespace, NamespaceKind, Spec};
 
 use crate::{Error, mounts, namespaces, netdev, process, rdt, scheduling};
 
@@ -219,24 +219,13 @@ fn check_time_offsets(linux: &Linux) -> Result<(), Error> {
 
 /// Only parameters that belong to a namespace of the container may be written.
 fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
-    const IPC: [&str; 9] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-        "kernel.msg_next_id",
-    ];
     let field = format!("linux.sysctl.{name}");
     let path = crate::process::sysctl_path(name);
     if path.is_empty() || path.split('/').any(|part| part.is_empty() || part == ".." || part == ".") {
         return Err(Error::invalid(field, "this is no name of a kernel parameter"));
     }
     let dotted = path.replace('/', ".");
-    let owner = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+    let owner = if IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
         NamespaceKind::Ipc
     } else if dotted.starts_with("net.") {
         NamespaceKind::Network

@@ -688,6 +688,20 @@ documents! {
     }
 }
 
+/// The kernel parameters that belong to an IPC namespace, besides those that begin with `fs.mqueue.`
+/// (ipc_namespaces(7), Linux's `ipc/ipc_sysctl.c`).
+pub const IPC_SYSCTLS: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.msg_next_id",
+];
+
 impl IdMapping {
     /// The id outside that `id` inside is mapped to; `None` when no mapping has it.
     pub fn host_id(maps: &[IdMapping], id: u32) -> Option<u32> {
