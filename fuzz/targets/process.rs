@@ -21,7 +21,9 @@ fuzz_target!(|data: &[u8]| {
         ..Spec::default()
     };
     let rootfs = Rootfs::Directory("/root".into());
-    let Ok(plan) = plan("id", &spec, Path::new("/b"), &rootfs, Wishes::default(), &Facts::default()) else { return };
+    let Ok(plan) = plan("id", &spec, Path::new("/b"), &rootfs, Wishes::default(), &Facts::default()) else {
+        return;
+    };
     let planned = plan.steps.iter().find_map(|step| match step {
         Step::Process { process } => Some(process),
         _ => None,
@@ -38,7 +40,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!((sets.effective & !sets.permitted, sets.inheritable & !sets.bounding), (0, 0));
     assert!(!planned.args.is_empty() && planned.cwd.starts_with('/'));
     assert!(planned.args.iter().chain(&planned.env).chain([&planned.cwd]).all(|text| !text.contains('\0')));
-    let names: Vec<&str> = planned.env.iter().map(|entry| entry.split_once('=').expect("NAME=value").0).collect();
+    let names: Vec<&str> =
+        planned.env.iter().map(|entry| entry.split_once('=').expect("NAME=value").0).collect();
     assert!(names.iter().enumerate().all(|(at, name)| !name.is_empty() && !names[..at].contains(name)));
     assert!(planned.limits.iter().all(|limit| limit.soft <= limit.hard && limit.number < 16));
     assert!(planned.oom_score_adj.is_none_or(|score| (-1000..=1000).contains(&score)));

@@ -259,10 +259,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     if let Some(resctrl) = &resctrl {
         resctrl.enter(child.pid)?;
     }
-    if let Some(score) = oom_score
-        && let Err(e) = idmap::write_oom_score(child.pid, score)
-    {
-        child.warnings.push(format!("the OOM score adjustment {score} was not set: {e}"));
+    if let Some(score) = oom_score {
+        child.adjust_oom_score(score);
     }
 
     child.warnings.extend(warnings);

@@ -88,7 +88,9 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         .map(|space| space.kind)
         .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
     let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
-    let plan = process::plan(o.process, linux)?;
+    let mut plan = process::plan(o.process, linux)?;
+    // In a user namespace the process itself may not.
+    let oom_score = if user_namespace { plan.oom_score_adj.take() } else { None };
     let plan_affinity = plan.affinity.clone();
     let state = State {
         oci_version: &o.spec.oci_version,
@@ -147,6 +149,9 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         child.give_filter(&filter)?;
     }
     child.ready(&mut |_, _| Ok(()))?;
+    if let Some(score) = oom_score {
+        child.adjust_oom_score(score);
+    }
     Ok(Waiting { pid: child.pid, console: child.console.take(), child, begun })
 }
 

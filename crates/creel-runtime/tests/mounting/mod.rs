@@ -319,4 +319,8 @@ pub(crate) fn devices_in_a_user_namespace() {
     // An id that the namespace does not have: the host's node of that name would do, and there is none.
     spec.linux.as_mut().unwrap().devices[0].uid = Some(70_000);
     assert!(run_on(&spec, &overlay(dir.path())).is_err());
+    // And if there is one, it has to be that device.
+    spec.linux.as_mut().unwrap().devices[0].path = "/dev/zero".into();
+    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("is not the device 1:5"), "{error}");
 }
