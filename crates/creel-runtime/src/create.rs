@@ -144,6 +144,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let mut warnings = mounts::warnings(&plan.steps);
     warnings.extend(linux.and_then(lsm::warning));
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
+    namespaces::refuse_host_changes(o.spec)?;
     let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,

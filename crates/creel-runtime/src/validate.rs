@@ -225,15 +225,10 @@ fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
         return Err(Error::invalid(field, "this is no name of a kernel parameter"));
     }
     let dotted = path.replace('/', ".");
-    let owner = if IPC_SYSCTLS.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-        NamespaceKind::Ipc
-    } else if dotted.starts_with("net.") {
-        NamespaceKind::Network
-    } else if dotted == "kernel.domainname" {
-        NamespaceKind::Uts
-    } else if dotted == "kernel.hostname" {
+    if dotted == "kernel.hostname" {
         return Err(Error::invalid(field, "use hostname, which says the same in one place"));
-    } else {
+    }
+    let Some(owner) = sysctl_namespace(&dotted) else {
         return Err(Error::invalid(
             field,
             "this parameter belongs to no namespace: it would change the host",
@@ -244,6 +239,17 @@ fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
         return Err(Error::invalid(field, text));
     }
     Ok(())
+}
+
+/// The kind of namespaces that a kernel parameter, written with dots, belongs to.
+pub(crate) fn sysctl_namespace(dotted: &str) -> Option<NamespaceKind> {
+    if IPC_SYSCTLS.contains(&dotted) || dotted.starts_with("fs.mqueue.") {
+        return Some(NamespaceKind::Ipc);
+    }
+    if dotted.starts_with("net.") {
+        return Some(NamespaceKind::Network);
+    }
+    (dotted == "kernel.domainname").then_some(NamespaceKind::Uts)
 }
 
 fn check_linux(linux: &Linux) -> Result<(), Error> {
