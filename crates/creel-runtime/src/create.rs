@@ -157,7 +157,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     // One without an agent is compiled while the child is at work.
     let seccomp = linux.and_then(|linux| linux.seccomp.as_ref());
     let filter = match seccomp {
-        Some(wanted) if filter::has_agent(wanted) => {
+        Some(wanted) if filter::notifies(wanted) => {
             Filter::compile(seccomp, &state)?.map_or(Filtered::Not, Filtered::By)
         }
         Some(_) if o.spec.process.is_some() => Filtered::Later,

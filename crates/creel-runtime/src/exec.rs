@@ -100,7 +100,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    let agent = linux.seccomp.as_ref().is_some_and(filter::has_agent);
+    let agent = linux.seccomp.as_ref().is_some_and(filter::notifies);
     let filter = match &linux.seccomp {
         Some(_) if !agent => Filtered::Later,
         wanted => Filter::compile(wanted.as_ref(), &state)?.map_or(Filtered::Not, Filtered::By),
