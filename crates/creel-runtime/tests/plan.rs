@@ -55,48 +55,49 @@ fn docker_like_order() {
         &spec,
         Some(Path::new("/usr/bin/creel")),
         &expect![[r#"
-        cgroup: join the control group
-        namespaces: make a cgroup namespace
-        namespaces: bring up the loopback interface
-        namespaces: make a session keyring
-        namespaces: set the host name box
-        root: open the sources of bind mounts
-        root: cut the mounts off from the host's
-        root: mount the overlay root
-        mounts: mount proc on /proc
-        mounts: mount tmpfs on /dev
-        mounts: mount devpts on /dev/pts
-        mounts: mount sysfs on /sys
-        mounts: mount cgroup on /sys/fs/cgroup
-        mounts: mount mqueue on /dev/mqueue
-        mounts: mount tmpfs on /dev/shm
-        mounts: mount /bundle/relative on /data
-        devices: make the device /dev/null
-        devices: make the device /dev/zero
-        devices: make the device /dev/full
-        devices: make the device /dev/random
-        devices: make the device /dev/urandom
-        devices: make the device /dev/tty
-        devices: link /dev/fd to /proc/self/fd
-        devices: link /dev/stdin to /proc/self/fd/0
-        devices: link /dev/stdout to /proc/self/fd/1
-        devices: link /dev/stderr to /proc/self/fd/2
-        devices: link /dev/ptmx to pts/ptmx
-        devices: open the terminal
-        mounts: bind /usr/bin/creel on /sbin/docker-init
-        paths: make the working directory /
-        paths: write the kernel parameter net/ipv4/ip_forward
-        paths: make /proc/bus read-only
-        paths: make /proc/fs read-only
-        paths: mask /proc/asound
-        paths: mask /proc/acpi
-        paths: make the root read-only
-        pivot: change the root
-        process: prepare the process
-        process: wait for the start
-        process: load the system call filter
-        process: execute the program
-    "#]],
+            namespaces: make a network namespace
+            namespaces: bring up the loopback interface
+            namespaces: make a session keyring
+            namespaces: set the host name box
+            root: open the sources of bind mounts
+            root: cut the mounts off from the host's
+            root: mount the overlay root
+            mounts: mount proc on /proc
+            mounts: mount tmpfs on /dev
+            mounts: mount devpts on /dev/pts
+            mounts: mount sysfs on /sys
+            cgroup: join the control group
+            namespaces: make a cgroup namespace
+            mounts: mount cgroup on /sys/fs/cgroup
+            mounts: mount mqueue on /dev/mqueue
+            mounts: mount tmpfs on /dev/shm
+            mounts: mount /bundle/relative on /data
+            devices: make the device /dev/null
+            devices: make the device /dev/zero
+            devices: make the device /dev/full
+            devices: make the device /dev/random
+            devices: make the device /dev/urandom
+            devices: make the device /dev/tty
+            devices: link /dev/fd to /proc/self/fd
+            devices: link /dev/stdin to /proc/self/fd/0
+            devices: link /dev/stdout to /proc/self/fd/1
+            devices: link /dev/stderr to /proc/self/fd/2
+            devices: link /dev/ptmx to pts/ptmx
+            devices: open the terminal
+            mounts: bind /usr/bin/creel on /sbin/docker-init
+            paths: make the working directory /
+            paths: write the kernel parameter net/ipv4/ip_forward
+            paths: make /proc/bus read-only
+            paths: make /proc/fs read-only
+            paths: mask /proc/asound
+            paths: mask /proc/acpi
+            paths: make the root read-only
+            pivot: change the root
+            process: prepare the process
+            process: wait for the start
+            process: load the system call filter
+            process: execute the program
+        "#]],
     );
 }
 
