@@ -66,11 +66,15 @@ fn main() -> io::Result<()> {
         b"l\x02\x01\x01\x08\0\0\0\x05\0\0\0\x10\0\0\0\x08\x01g\0\x01s\0\0\x05\x01u\0\x03\0\0\0\x03\0\0\0abc\0".as_slice(),
         b"B\x04\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\x08\x05\x01u\0\0\0\0\x03",
     ])?;
-    seed("cgroup_files", &[
-        b"\x18usage_usec 5\nuser_usec 3\n\0\x19some avg10=1.50 avg60=0.00 avg300=0.00 total=42\n".as_slice(),
-        b"\x1a4096\n\0\x1banon 1\nfile 2\n\0\x1cmax 4\noom_kill 1\n\0!8:0 rbytes=1 wios=2\n",
-        b"\x2877\n\0\x29cpu user system\n0 1 2\n\0\x2a0-1,3\n\0\x2e8:0 Read 5\nTotal 5\n",
-    ])?;
+    seed(
+        "cgroup_files",
+        &[
+            b"\x18usage_usec 5\nuser_usec 3\n\0\x19some avg10=1.50 avg60=0.00 avg300=0.00 total=42\n"
+                .as_slice(),
+            b"\x1a4096\n\0\x1banon 1\nfile 2\n\0\x1cmax 4\noom_kill 1\n\0!8:0 rbytes=1 wios=2\n",
+            b"\x2877\n\0\x29cpu user system\n0 1 2\n\0\x2a0-1,3\n\0\x2e8:0 Read 5\nTotal 5\n",
+        ],
+    )?;
     seed("hierarchies", &[
         b"31 23 0:28 / /sys/fs/cgroup/cpu\\040x rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\x002:cpu,cpuacct:/\n1:name=systemd:/\n0::/\n\x00cpuset pids",
     ])?;
@@ -80,6 +84,31 @@ fn main() -> io::Result<()> {
         b"\x40{\"reply\":{\"seq\":1,\"ok\":{\"created\":{\"pid\":5,\"timings\":[[\"a\",1]]}}}}\n{\"reply\":{\"seq\":1,\"error\":{\"kind\":\"conflict\",\"message\":\"m\"}}}\n{\"event\":{\"type\":\"exec_exit\",\"exec_id\":\"e\",\"code\":1}}\n{\"ok\":{\"pid\":3}}\n",
     ])?;
     seed("mux", &[b"\x03\x01\0\0\0\0\0\0\x05hello\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x02hi"])?;
+    seed("mount_options", &[
+        b"bind,ro,rnosuid,rshared,size=5,idmap,tmpcopyup".as_slice(),
+        b"rbind,rro,rnodev,noexec,strictatime,nodiratime,nosymfollow,rprivate,ridmap",
+        b"remount,rw,rrw,sync,async,lazytime,nolazytime,mand,dirsync,relatime,norelatime,noatime,atime,defaults",
+        b"runbindable,slave,iversion,silent,loud,rsymfollow,rstrictatime,rnostrictatime,rdiratime,mode=755",
+    ])?;
+    seed("oci", &[
+        b"--bundle\0/x\0--preserve-fds=3\0-d\0--console-socket\0/s\0--pid-file\0/p\0id".as_slice(),
+        b"-e\0A=1\0--user\0001:2\0--cwd=/\0-t\0--cap\0CAP_KILL\0c\0ls\0-l\0--\0--tty",
+        b"--memory\x0050m\0--cpu-share=5\0--pids-limit\0-1\0c",
+        b"--all=false\0c\0KILL",
+        br#"{"format":1,"ociVersion":"1.3.0","id":"a","bundle":"/b","rootfs":"/b/r","created":"2026-11-21T14:02:01Z","annotations":{"k":"v"},"pid":5,"startTime":7,"group":"none","ownPids":true,"rootless":false}"#,
+    ])?;
+    seed(
+        "oci_texts",
+        &[
+            b"RTMIN+3\nPID x\n1 a\n2 b\n".as_slice(),
+            b"1h30m\n",
+            b"1.5 GiB\n",
+            b"12 (a b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 99 20",
+        ],
+    )?;
+    seed("process", &[
+        br#"{"terminal":true,"consoleSize":{"height":25,"width":80},"user":{"uid":1,"gid":2,"umask":63,"additionalGids":[5]},"args":["sh"],"env":["A=b","A=c"],"cwd":"/","capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL"],"permitted":["CAP_KILL"],"inheritable":["CAP_KILL"],"ambient":["CAP_KILL"]},"rlimits":[{"type":"RLIMIT_NOFILE","hard":10,"soft":5}],"scheduler":{"policy":"SCHED_FIFO","priority":5,"flags":["SCHED_FLAG_RECLAIM"]},"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":3},"execCPUAffinity":{"initial":"0-3,7","final":"1"},"oomScoreAdj":5,"noNewPrivileges":true}"#,
+    ])?;
     seed("user", &[
         b"web:staff\0root:x:0:0:root:/root:/bin/sh\nweb:x:33:44:W:/var/www:/bin/sh\n\0disk:x:6:root,web\nstaff:x:50:web\n",
         b"33\0web:x:33:44:W:/var/www:/bin/sh\n\0disk:x:6:root,web\nstaff:x:50:web\n",

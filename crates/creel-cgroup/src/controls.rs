@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::apply::{self, Kernel, Real};
 use crate::error::{Error, Result};
@@ -106,6 +106,26 @@ pub(crate) fn pids(kernel: &impl Kernel, dir: &Path) -> Result<Vec<i32>> {
     Ok(found)
 }
 
+/// Sends a signal to everything in a group; tells how many processes there were. An id that is given to another process
+/// in between hits nobody: who is signalled was held by a pidfd before it was seen in the group for the second time.
+pub(crate) fn signal_each(dir: &Path, signal: i32) -> Result<usize> {
+    // So many at a time, since each takes a descriptor.
+    const BATCH: usize = 256;
+    let listed = pids(&Real, dir)?;
+    for batch in listed.chunks(BATCH) {
+        let held: Vec<_> =
+            batch.iter().filter_map(|pid| Some((*pid, creel_sys::pidfd::open(*pid).ok()?))).collect();
+        let still = pids(&Real, dir)?;
+        for (pid, pidfd) in held {
+            if still.binary_search(&pid).is_ok() {
+                // ESRCH: it has ended by itself.
+                let _ = creel_sys::pidfd::send_signal(&pidfd, signal);
+            }
+        }
+    }
+    Ok(listed.len())
+}
+
 /// Sends SIGKILL to everything in a group, round after round until nothing new appears, frozen meanwhile if it can be
 /// so that no id is given to another process between reading and killing it.
 pub(crate) fn kill_each(dir: &Path, freezer: Option<&Freezer>) -> Result<()> {
@@ -114,17 +134,13 @@ pub(crate) fn kill_each(dir: &Path, freezer: Option<&Freezer>) -> Result<()> {
     for _ in 0..ROUNDS {
         // A group that cannot be frozen (in time) is killed all the same.
         let frozen = freezer.is_some_and(|freezer| freezer.set(true).is_ok());
-        let listed = pids(&Real, dir);
-        for pid in listed.iter().flatten().filter_map(|pid| Pid::from_raw(*pid)) {
-            // ESRCH: it has ended by itself.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        let listed = signal_each(dir, Signal::KILL.as_raw());
         if let Some(freezer) = freezer
             && (frozen || freezer.state()?)
         {
             freezer.set(false)?;
         }
-        if listed?.is_empty() {
+        if listed? == 0 {
             return Ok(());
         }
         std::thread::sleep(pause);

@@ -105,6 +105,13 @@ impl Cgroup {
         Error::NotFound { path: self.path.clone() }
     }
 
+    fn or_gone(&self, error: Error) -> Error {
+        match error {
+            Error::File { cause, .. } if files::gone(&cause) => self.not_found(),
+            other => other,
+        }
+    }
+
     fn unified(&self) -> Option<PathBuf> {
         self.hierarchies.unified().map(|unified| unified.dir(&self.path))
     }
@@ -130,12 +137,8 @@ impl Cgroup {
     /// # Errors
     /// [`Error::NotFound`] when the group is gone, [`Error::File`].
     pub fn entry(&self) -> Result<Entry> {
-        Entry::open(self.unified(), self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path))).map_err(
-            |error| match error {
-                Error::File { cause, .. } if files::gone(&cause) => self.not_found(),
-                other => other,
-            },
-        )
+        Entry::open(self.unified(), self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path)))
+            .map_err(|error| self.or_gone(error))
     }
 
     /// The doors of groups below this one, which a program in the container has made (`exec --cgroup`). Each of `below`
@@ -337,15 +340,21 @@ impl Cgroup {
         }
     }
 
+    /// Sends a signal to every process in the group and below it, and to none that has left it; tells how many there
+    /// were.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::File`].
+    pub fn signal_all(&self, signal: i32) -> Result<usize> {
+        controls::signal_each(&self.members()?, signal).map_err(|error| self.or_gone(error))
+    }
+
     /// The processes of the group and of all groups below it, sorted, as the caller's pid namespace numbers them.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::File`].
     pub fn pids(&self) -> Result<Vec<i32>> {
-        controls::pids(&Real, &self.members()?).map_err(|error| match error {
-            Error::File { cause, .. } if files::gone(&cause) => self.not_found(),
-            other => other,
-        })
+        controls::pids(&Real, &self.members()?).map_err(|error| self.or_gone(error))
     }
 
     /// What the group uses and has used.

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use creel_types::spec::{DeviceRule, Resources};
+use creel_types::spec::{DeviceRule, Resources, WeightDevice};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::hierarchy::Hierarchies;
-use crate::{v1, v2};
+use crate::{devices, v1, v2};
 
 /// What a missing file means for a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -187,6 +187,7 @@ impl Plan {
     }
 
     fn limits(&mut self, h: &Hierarchies, path: &str, r: &Resources) -> Result<()> {
+        check(r)?;
         v1::limits(self, h, path, r)?;
         v2::limits(self, h, path, r)
     }
@@ -216,6 +217,26 @@ impl Plan {
             _ => self.steps.push(Step::WriteTogether(writes)),
         }
     }
+}
+
+/// Refuses what is wrong in itself, wherever it would be written (`config-linux.md`, "Block IO", "RDMA", "Allowed Device
+/// list").
+fn check(r: &Resources) -> Result<()> {
+    let weighed = |device: &WeightDevice| device.weight.or(device.leaf_weight).is_some();
+    let devices = r.block_io.iter().flat_map(|io| &io.weight_device);
+    if let Some(device) = devices.into_iter().find(|device| !weighed(device)) {
+        let (major, minor) = (device.major, device.minor);
+        return Err(Error::Invalid(format!(
+            "resources.blockIO.weightDevice {major}:{minor} has neither weight nor leafWeight"
+        )));
+    }
+    for (name, limits) in &r.rdma {
+        if limits.hca_handles.or(limits.hca_objects).is_none() {
+            let text = format!("resources.rdma.{name} has neither hcaHandles nor hcaObjects");
+            return Err(Error::Invalid(text));
+        }
+    }
+    r.devices.iter().try_for_each(|rule| devices::Rule::parse(rule).map(drop))
 }
 
 /// The parts of a group's path.

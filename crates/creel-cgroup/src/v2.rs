@@ -81,7 +81,7 @@ pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources
         memory(plan, &dir, m)?;
     }
     if let (Some(dir), Some(c)) = (dir("cpu", "cpu"), &r.cpu) {
-        cpu(plan, &dir, c);
+        cpu(plan, &dir, c)?;
     }
     if let Some(dir) = dir("pids", "pids")
         && let Some(limit) = r.pids.as_ref().and_then(|pids| pids.limit)
@@ -89,7 +89,7 @@ pub(crate) fn limits(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources
         plan.write(dir.join("pids.max"), pids_value(limit), Missing::Fail);
     }
     if let (Some(dir), Some(io)) = (dir("blkio", "io"), &r.block_io) {
-        block_io(plan, &dir, io);
+        block_io(plan, &dir, io)?;
     }
     if let Some(dir) = dir("hugetlb", "hugetlb") {
         for limit in &r.hugepage_limits {
@@ -162,20 +162,26 @@ fn memory(plan: &mut Plan, dir: &Path, m: &Memory) -> Result<()> {
     if let Some(reservation) = set(m.reservation) {
         plan.write(dir.join("memory.low"), or_max(reservation), Missing::Fail);
     }
-    for (asked, what) in [
-        (set(m.kernel).is_some(), "the kernel memory limit"),
-        (set(m.kernel_tcp).is_some(), "the limit of TCP buffers"),
-        (m.swappiness.is_some(), "swappiness"),
-        (m.disable_oom_killer == Some(true), "disabling the OOM killer"),
-    ] {
-        if asked {
-            plan.notes.push(format!("{what} is passed over: cgroup v2 has none"));
-        }
+    // As in v1, where kernels have it no more either, and as with other runtimes.
+    if set(m.kernel).is_some() {
+        plan.notes.push("the kernel memory limit is passed over: cgroup v2 has none".into());
+    }
+    refuse(set(m.kernel_tcp).is_some(), "memory.kernelTCP")?;
+    refuse(m.swappiness.is_some(), "memory.swappiness")?;
+    refuse(m.disable_oom_killer == Some(true), "memory.disableOOMKiller")
+}
+
+/// `config-linux.md`, "Unified": what cannot be converted is an error.
+fn refuse(asked: bool, field: &str) -> Result<()> {
+    if asked {
+        return Err(Error::Invalid(format!(
+            "resources.{field} cannot be set: cgroup v2 has nothing like it"
+        )));
     }
     Ok(())
 }
 
-fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) {
+fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) -> Result<()> {
     // An idle group takes no weight, so that it ceases to be idle first and becomes so last.
     if c.idle == Some(0) {
         plan.write(dir.join("cpu.idle"), 0, Missing::Fail);
@@ -208,12 +214,11 @@ fn cpu(plan: &mut Plan, dir: &Path, c: &Cpu) {
     if let Some(idle) = c.idle.filter(|idle| *idle != 0) {
         plan.write(dir.join("cpu.idle"), idle, Missing::Fail);
     }
-    if c.realtime_runtime.is_some_and(|r| r != 0) || c.realtime_period.is_some_and(|p| p != 0) {
-        plan.notes.push("real-time limits are passed over: cgroup v2 has none".into());
-    }
+    refuse(c.realtime_runtime.is_some_and(|r| r != 0), "cpu.realtimeRuntime")?;
+    refuse(c.realtime_period.is_some_and(|p| p != 0), "cpu.realtimePeriod")
 }
 
-fn block_io(plan: &mut Plan, dir: &Path, io: &BlockIo) {
+fn block_io(plan: &mut Plan, dir: &Path, io: &BlockIo) -> Result<()> {
     let weight = |plan: &mut Plan, prefix: &str, weight: u16| {
         let write = |file: &str, value: String| Write {
             file: dir.join(file),
@@ -233,11 +238,8 @@ fn block_io(plan: &mut Plan, dir: &Path, io: &BlockIo) {
             weight(plan, &format!("{}:{} ", device.major, device.minor), value);
         }
     }
-    if io.leaf_weight.is_some_and(|w| w != 0)
-        || io.weight_device.iter().any(|d| d.leaf_weight.is_some_and(|w| w != 0))
-    {
-        plan.notes.push("the leaf weight is passed over: cgroup v2 has none".into());
-    }
+    let leaves = io.weight_device.iter().map(|device| device.leaf_weight);
+    refuse(leaves.chain([io.leaf_weight]).flatten().any(|weight| weight != 0), "blockIO.leafWeight")?;
     for (key, devices) in [
         ("rbps", &io.throttle_read_bps_device),
         ("wbps", &io.throttle_write_bps_device),
@@ -252,4 +254,5 @@ fn block_io(plan: &mut Plan, dir: &Path, io: &BlockIo) {
             );
         }
     }
+    Ok(())
 }

@@ -285,7 +285,9 @@ fn process(
         options.console_size.or(config.console_size).filter(|[rows, columns]| *rows > 0 && *columns > 0);
     Ok(Process {
         terminal: config.tty,
-        console_size: size.filter(|_| config.tty).map(|[height, width]| ConsoleSize { height, width }),
+        console_size: size
+            .filter(|_| config.tty)
+            .map(|[height, width]| ConsoleSize { height: height.into(), width: width.into() }),
         capabilities: Some(spec::sets(&capabilities, user.uid)),
         user,
         args: config.cmd.clone().unwrap_or_default(),

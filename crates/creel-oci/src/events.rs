@@ -103,7 +103,7 @@ fn print(event: &Event<'_>) -> Result<()> {
 }
 
 /// A duration as Go writes it: numbers with units, like `1m30s` or `1.5h`.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

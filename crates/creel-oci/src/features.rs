@@ -113,22 +113,27 @@ const OPERATORS: [&str; 7] = [
     "SCMP_CMP_NE",
 ];
 
-const ARCHS: [&str; 18] = [
+const ARCHS: [&str; 23] = [
     "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_ARM",
     "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
     "SCMP_ARCH_MIPS",
     "SCMP_ARCH_MIPS64",
     "SCMP_ARCH_MIPS64N32",
     "SCMP_ARCH_MIPSEL",
     "SCMP_ARCH_MIPSEL64",
     "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
     "SCMP_ARCH_PPC",
     "SCMP_ARCH_PPC64",
     "SCMP_ARCH_PPC64LE",
     "SCMP_ARCH_RISCV64",
     "SCMP_ARCH_S390",
     "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
     "SCMP_ARCH_X32",
     "SCMP_ARCH_X86",
     "SCMP_ARCH_X86_64",
@@ -153,6 +158,14 @@ const MEMORY_MODES: [&str; 7] = [
 ];
 
 const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
+/// Annotations of a Spec that change what is done with it; one that ends with a dot stands for all that begin so.
+const UNSAFE_ANNOTATIONS: [&str; 4] = [
+    "org.systemd.property.",
+    "org.criu.config",
+    "run.oci.keep_original_groups",
+    "run.oci.seccomp_fail_unknown_syscall",
+];
 
 /// `features`.
 pub(crate) fn features() -> Result<()> {
@@ -260,7 +273,11 @@ fn document() -> Value {
             },
             "apparmor": enabled(true),
             "selinux": enabled(true),
-            "intelRdt": enabled(accepts(json!({ "intelRdt": { "closID": "x" } }))),
+            "intelRdt": {
+                "enabled": accepts(json!({ "intelRdt": { "closID": "x" } })),
+                "schemata": accepts(json!({ "intelRdt": { "schemata": ["L3:0=f"] } })),
+                "monitoring": accepts(json!({ "intelRdt": { "enableMonitoring": true } })),
+            },
             "mountExtensions": { "idmap": enabled(knows_option("idmap")) },
             "netDevices": enabled(accepts(net)),
         },
@@ -268,7 +285,7 @@ fn document() -> Value {
             "org.opencontainers.runc.checkpoint.enabled": "true",
             "io.github.creel.version": env!("CARGO_PKG_VERSION"),
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property.", "org.criu.config"],
+        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     });
     if let (Some(linux), Some(policy)) = (document["linux"].as_object_mut(), memory_policy()) {
         linux.insert("memoryPolicy".into(), policy);
@@ -339,6 +356,13 @@ mod tests {
         assert!(!knows_action("SCMP_ACT_NONSENSE") && !knows_operator("SCMP_CMP_NONSENSE"));
         assert!(!knows_arch("SCMP_ARCH_NONSENSE") && !knows_flag("SECCOMP_FILTER_FLAG_NONSENSE"));
         assert!(!accepts(json!({ "namespaces": {} })));
+        for wrong in [
+            json!({ "mode": "MPOL_NONSENSE" }),
+            json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_NONSENSE"] }),
+        ] {
+            assert!(!accepts(json!({ "memoryPolicy": wrong })), "{wrong}");
+        }
+        assert!(!accepts(json!({ "intelRdt": { "schemata": ["a\nb"] } })));
     }
 
     /// All that runc 1.3 tells of itself is there.

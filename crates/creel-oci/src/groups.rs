@@ -1,7 +1,7 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
 use creel_cgroup::{Cgroup, Hierarchies, Making, systemd};
-use creel_types::spec::{DeviceRule, NamespaceKind, Resources, Spec};
+use creel_types::spec::{DeviceRule, IdMapping, NamespaceKind, Resources, Spec};
 
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -91,25 +91,29 @@ pub(crate) fn make_unit(o: &Options, spec: &Spec, id: &str, pid: i32) -> Result<
     Ok(made.group)
 }
 
-/// Gives the group to the container's root, if that is another user, sees nothing above the group and may write to the
-/// group's files: what runs inside (systemd, say) makes groups of its own then, as with runc. On failure it is removed.
+/// Gives the group to the container's user, if he is another one outside, sees nothing above the group and may write to
+/// the group's files: what runs inside (systemd, say) makes groups of its own then (runtime-spec, "Cgroup ownership").
+/// On failure it is removed.
 fn give(group: &Cgroup, spec: &Spec) -> Result<()> {
-    match inner_root(spec) {
+    match owner(spec) {
         Some(uid) => Ok(group.give_to(uid).inspect_err(|_| drop(group.remove()))?),
         None => Ok(()),
     }
 }
 
-/// The container's root as the host numbers it, if its group is to be his.
-fn inner_root(spec: &Spec) -> Option<u32> {
+/// The container's user as the host numbers him, if its group is to be his.
+fn owner(spec: &Spec) -> Option<u32> {
     let linux = spec.linux.as_ref()?;
     let new = |kind: NamespaceKind| linux.namespaces.iter().any(|n| n.kind == kind && n.path.is_none());
     let read_only = |options: &[String]| options.iter().any(|option| matches!(option.as_str(), "ro" | "rro"));
     let writable = spec.mounts.iter().any(|mount| {
         mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup")) && !read_only(&mount.options)
     });
-    let root = linux.uid_mappings.iter().find(|map| map.container_id == 0)?;
-    (new(NamespaceKind::User) && new(NamespaceKind::Cgroup) && writable).then_some(root.host_id)
+    if !(new(NamespaceKind::User) && new(NamespaceKind::Cgroup) && writable) {
+        return None;
+    }
+    let uid = spec.process.as_ref().map_or(0, |process| process.user.uid);
+    IdMapping::host_id(&linux.uid_mappings, uid)
 }
 
 fn cgroups_path(spec: &Spec) -> Option<&str> {
@@ -130,6 +134,10 @@ pub(crate) enum Made {
 /// Begins to make the group: what has to be there for the clone.
 pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
     let Group::Intended(hierarchies, path) = group else { return Ok(Made::None) };
+    let memory = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()?.memory.as_ref());
+    if memory.is_some_and(|memory| memory.kernel.is_some()) {
+        o.log.warn("the kernel memory limit is passed over: kernels since 5.16 have none");
+    }
     if o.rootless {
         return Ok(make(o, group, spec)?.map_or(Made::None, Made::Whole));
     }
@@ -139,7 +147,7 @@ pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
 /// Makes the rest.
 pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Cgroup> {
     let made = making.finish()?;
-    if let Some(uid) = inner_root(spec) {
+    if let Some(uid) = owner(spec) {
         made.give_to(uid)?;
     }
     Ok(made)
@@ -217,11 +225,17 @@ mod tests {
         let mount =
             r#"{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}"#;
         let both = r#"{"type": "user"}, {"type": "cgroup"}"#;
-        assert_eq!(inner_root(&spec(mount, both)), Some(100_000));
-        assert_eq!(inner_root(&spec(&mount.replace("rw", "ro"), both)), None);
-        assert_eq!(inner_root(&spec("", both)), None);
-        assert_eq!(inner_root(&spec(mount, r#"{"type": "user"}"#)), None);
-        assert_eq!(inner_root(&spec(mount, r#"{"type": "user"}, {"type": "cgroup", "path": "/x"}"#)), None);
+        assert_eq!(owner(&spec(mount, both)), Some(100_000));
+        let user = |uid: u32| {
+            let mut spec = spec(mount, both);
+            spec.process.get_or_insert_default().user.uid = uid;
+            owner(&spec)
+        };
+        assert_eq!((user(1000), user(65_535), user(65_536)), (Some(101_000), Some(165_535), None));
+        assert_eq!(owner(&spec(&mount.replace("rw", "ro"), both)), None);
+        assert_eq!(owner(&spec("", both)), None);
+        assert_eq!(owner(&spec(mount, r#"{"type": "user"}"#)), None);
+        assert_eq!(owner(&spec(mount, r#"{"type": "user"}, {"type": "cgroup", "path": "/x"}"#)), None);
     }
 
     #[test]

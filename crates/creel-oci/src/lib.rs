@@ -72,6 +72,16 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
     let rest = &global.arguments[1..];
     let found = verbs::find(&word);
     let parsed = found.map(|verb| flags::parse(verb.flags, rest, verb.stop));
+    if let (Some(verb), Some(Ok(parsed))) = (found, &parsed)
+        && verb.joins()
+        && !parsed.help
+        && let Err(e) = creel_runtime::seal::run_sealed()
+    {
+        let text =
+            format!("cannot keep the program's file out of reach: {}", creel_runtime::error::plain(&e));
+        Log::new(Format::Text, false).fail(&text);
+        return 1;
+    }
     // Before anything is opened here, so that nothing of ours is taken for the caller's.
     let inherited = match (found, &parsed) {
         (Some(verb), Some(Ok(parsed))) => {
@@ -125,6 +135,23 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
 pub fn record_round_trips(bytes: &[u8]) -> bool {
     record::Record::parse(bytes)
         .map_or(true, |record| record::Record::parse(&record.to_json()).is_ok_and(|again| again == record))
+}
+
+/// Reads bytes as each of the small texts that the command line and the host's files hold: signals, sizes, durations,
+/// ids, `/proc/PID/stat`, ps(1)'s table. True when what came of it is in its bounds. For tests from outside, like the
+/// fuzzer's.
+pub fn texts_hold(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let below = |id: &str| !id.contains('/') && !id.starts_with('.') && !id.is_empty();
+    let _ = (signals::parse(first), events::duration(first), procfs::parse(bytes));
+    let lines = rest.lines().count();
+    update::parse_size(first).is_none_or(|size| size >= 0)
+        && (id::check(first).is_err() || below(first))
+        && list::select(&text, &[1, 2, 3]).map_or(true, |shown| shown.lines().count() <= lines + 1)
+        && options::clean(first.as_ref())
+            .components()
+            .all(|part| !matches!(part, std::path::Component::ParentDir))
 }
 
 /// The arguments as text.

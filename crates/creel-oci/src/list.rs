@@ -122,7 +122,7 @@ pub(crate) fn ps(o: &Options, parsed: &Parsed, id: &str, args: &[String]) -> Res
 }
 
 /// The lines of ps's table that belong to these processes, and its title.
-fn select(table: &str, pids: &[i32]) -> Result<String> {
+pub(crate) fn select(table: &str, pids: &[i32]) -> Result<String> {
     let mut lines = table.lines();
     let title = lines.next().unwrap_or_default();
     let column = title

@@ -21,7 +21,7 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
 }
 
 /// The program's name in parentheses may hold anything, further parentheses and newlines included.
-fn parse(text: &[u8]) -> Option<Stat> {
+pub(crate) fn parse(text: &[u8]) -> Option<Stat> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();

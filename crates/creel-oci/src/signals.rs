@@ -15,7 +15,7 @@ pub(crate) fn kill(o: &Options, id: &str, signal: Option<&str>, all: bool) -> Re
 }
 
 /// A signal by number (0 only asks) or by name, with or without `SIG`.
-fn parse(text: &str) -> Result<i32> {
+pub(crate) fn parse(text: &str) -> Result<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return Ok(number);
     }
@@ -27,21 +27,18 @@ fn send(loaded: &Loaded, signal: i32, all: bool) -> Result<()> {
     // Killing process 1 of a pid namespace ends everything in it; where there is none the rest would be left over.
     let whole_group = (signal == libc::SIGKILL && !record.own_pids) || all;
     if whole_group && let Some(cgroup) = record.group.open()? {
-        let pids = match cgroup.pids() {
-            Ok(pids) => pids,
-            Err(creel_cgroup::Error::NotFound { .. }) => Vec::new(),
-            Err(e) => return Err(e.into()),
+        // 0 only asks: it reaches whoever is there.
+        let asked = if signal == libc::SIGKILL { 0 } else { signal };
+        let many = match cgroup.signal_all(asked) {
+            Err(creel_cgroup::Error::NotFound { .. }) => 0,
+            other => other?,
         };
-        if pids.is_empty() && !record.lives() {
+        if many == 0 && !record.lives() {
             return Err(Error::NotRunning);
         }
         if signal == libc::SIGKILL {
             cgroup.kill_all()?;
             return thaw(loaded);
-        }
-        for pid in pids {
-            // Who has ended meanwhile needs no signal.
-            let _ = creel_sys::signal::kill(pid, signal);
         }
         return Ok(());
     }

@@ -195,7 +195,7 @@ fn bytes(flag: &str, text: &str) -> Result<i64> {
         .ok_or_else(|| Error::Invalid(format!("invalid value for {flag}: invalid size: '{text}'")))
 }
 
-fn parse_size(text: &str) -> Option<i64> {
+pub(crate) fn parse_size(text: &str) -> Option<i64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (number, unit) = text.split_at(end);
     let number: f64 = number.parse().ok().filter(|number: &f64| *number >= 0.0 && number.is_finite())?;

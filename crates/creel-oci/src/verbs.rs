@@ -60,6 +60,13 @@ pub struct Verb {
     pub stop: bool,
 }
 
+impl Verb {
+    /// Whether a process of this program becomes one of a container's.
+    pub(crate) fn joins(&self) -> bool {
+        matches!(self.name, Name::Create | Name::Run | Name::Exec)
+    }
+}
+
 /// The flags before the verb.
 pub const GLOBAL: &[Flag] = &[
     Flag::on("debug", "enable debug logging"),

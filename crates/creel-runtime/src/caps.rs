@@ -91,6 +91,11 @@ pub fn name(number: u32) -> Option<&'static str> {
     ALL.get(usize::try_from(number).ok()?).copied()
 }
 
+/// The names of the capabilities in a mask.
+pub(crate) fn names(mask: u64) -> Vec<&'static str> {
+    (0..64).filter(|number| mask & 1 << number != 0).map(|number| name(number).unwrap_or("?")).collect()
+}
+
 /// What `ALL` means here, in the order of numbers: what the running kernel knows and this process may hand on (its
 /// bounding set; an engine that runs inside a container has less than everything to give).
 pub fn available() -> Vec<String> {

@@ -278,7 +278,8 @@ impl Init {
             }
             Step::BindDevice { device } => {
                 let tree = self.sources.tree(number, step, &self.reporter)?;
-                self.dev_parent(&device.path)?;
+                let (dir, name) = self.dev_parent(&device.path)?;
+                may_cover(dir.as_fd(), name, device)?;
                 apply::bind(self.root()?, &device.path, tree, &device_options(), Manner::Added).map(drop)
             }
             Step::Link { path, target } => {
@@ -498,11 +499,7 @@ fn make_device(dir: BorrowedFd<'_>, name: &str, device: &DeviceNode) -> Result<(
     match creel_sys::dev::mknodat(dir, &text, device.kind | device.mode, number) {
         Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
             let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let same_kind = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.kind);
-            if same_kind && (device.kind == libc::S_IFIFO || stat.st_rdev == number) {
-                return Ok(());
-            }
-            return Err(Fault::new(ErrorKind::Conflict, "something else has this name already"));
+            return if is_device(&stat, device) { Ok(()) } else { Err(taken()) };
         }
         other => other?,
     }
@@ -511,6 +508,27 @@ fn make_device(dir: BorrowedFd<'_>, name: &str, device: &DeviceNode) -> Result<(
         rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+fn is_device(stat: &rustix::fs::Stat, device: &DeviceNode) -> bool {
+    let same_kind = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.kind);
+    let number = creel_sys::dev::makedev(device.major, device.minor);
+    same_kind && (device.kind == libc::S_IFIFO || stat.st_rdev == number)
+}
+
+/// runtime-spec, "Devices": a file that does not match the device is an error.
+fn taken() -> Fault {
+    Fault::new(ErrorKind::Conflict, "something else has this name already")
+}
+
+/// Where a device is bound, there may be that device, or an empty file as a former bind has left it.
+fn may_cover(dir: BorrowedFd<'_>, name: &str, device: &DeviceNode) -> Result<(), Fault> {
+    let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let empty = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size == 0;
+    if empty || is_device(&stat, device) { Ok(()) } else { Err(taken()) }
 }
 
 fn make_link(dir: BorrowedFd<'_>, place: &str, name: &str, target: &str) -> Result<(), Fault> {

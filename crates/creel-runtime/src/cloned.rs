@@ -11,6 +11,7 @@ use creel_sys::{ns, pidfd, process};
 
 use crate::error::{Error, Fault, WireKind, plain};
 use crate::filter::{self, Filter};
+use crate::idmap;
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
 /// A child that is being set up, or waits at its gate. It is killed and reaped when this is dropped.
@@ -246,6 +247,13 @@ impl Child {
     pub(crate) fn go(&mut self) -> Result<(), Error> {
         report::go(&self.socket)?;
         self.listen(true, &mut |_, _, _| Ok(None))
+    }
+
+    /// Sets the OOM score adjustment from outside; that it cannot be had is a warning.
+    pub(crate) fn adjust_oom_score(&mut self, score: i32) {
+        if let Err(e) = idmap::write_oom_score(self.pid, score) {
+            self.warnings.push(format!("the OOM score adjustment {score} was not set: {e}"));
+        }
     }
 
     /// The pidfd, while the child is there.

@@ -140,9 +140,11 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     };
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
-    let warnings = mounts::warnings(&plan.steps);
     let linux = o.spec.linux.as_ref();
+    let mut warnings = mounts::warnings(&plan.steps);
+    warnings.extend(linux.and_then(lsm::warning));
     o.spec.process.as_ref().map_or(Ok(()), lsm::check)?;
+    namespaces::refuse_host_changes(o.spec)?;
     let resctrl = rdt::Plan::find(o.id, linux.and_then(|linux| linux.intel_rdt.as_ref()))?;
     let state = State {
         oci_version: &o.spec.oci_version,
@@ -269,10 +271,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     if let Some(resctrl) = &resctrl {
         resctrl.enter(child.pid)?;
     }
-    if let Some(score) = oom_score
-        && let Err(e) = idmap::write_oom_score(child.pid, score)
-    {
-        child.warnings.push(format!("the OOM score adjustment {score} was not set: {e}"));
+    if let Some(score) = oom_score {
+        child.adjust_oom_score(score);
     }
 
     child.warnings.extend(warnings);

@@ -59,10 +59,11 @@ pub(crate) fn plan(linux: &Linux) -> Result<Vec<Step>, Error> {
                 return Err(Error::invalid(field, format!("{other} is no type of device: c, u, b or p")));
             }
         };
-        let number = |value: i64, max: u32, name: &str| {
-            u32::try_from(value).ok().filter(|number| *number <= max).ok_or_else(|| {
-                Error::invalid(format!("{field}.{name}"), format!("{value} is no device number"))
-            })
+        let number = |value: Option<i64>, max: u32, name: &str| {
+            let wrong = |reason| Error::invalid(format!("{field}.{name}"), reason);
+            let value = value.ok_or_else(|| wrong("a device needs it; only a fifo has none".into()))?;
+            let number = u32::try_from(value).ok().filter(|number| *number <= max);
+            number.ok_or_else(|| wrong(format!("{value} is no device number")))
         };
         nodes.push(DeviceNode {
             path: device.path.clone(),

@@ -7,7 +7,7 @@ use creel_cgroup::Entry;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
 use creel_types::ErrorKind;
-use creel_types::spec::{Linux, NamespaceKind};
+use creel_types::spec::{ConsoleSize, Linux, NamespaceKind};
 use rustix::fs::{Mode, OFlags};
 
 use crate::child::{Filtered, become_root, join_cgroup};
@@ -88,7 +88,9 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         .map(|space| space.kind)
         .filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
     let user_namespace = namespaces::has(&linux.namespaces, NamespaceKind::User);
-    let plan = process::plan(o.process, linux)?;
+    let mut plan = process::plan(o.process, linux)?;
+    // In a user namespace the process itself may not.
+    let oom_score = if user_namespace { plan.oom_score_adj.take() } else { None };
     let plan_affinity = plan.affinity.clone();
     let state = State {
         oci_version: &o.spec.oci_version,
@@ -115,7 +117,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         user_namespace,
         cgroup,
         plan,
-        size: o.process.console_size.as_ref().map(|size| (size.height, size.width)),
+        size: o.process.console_size.as_ref().and_then(ConsoleSize::characters),
         filter,
         stdio: streams(o.stdio)?,
         life: o.life,
@@ -153,6 +155,9 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         child.give_filter(&filter)?;
     }
     child.ready(&mut |_, _, _| Ok(None))?;
+    if let Some(score) = oom_score {
+        child.adjust_oom_score(score);
+    }
     Ok(Waiting { pid: child.pid, console: child.console.take(), child, begun })
 }
 

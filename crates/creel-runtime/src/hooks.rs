@@ -72,9 +72,13 @@ const QUOTED: u64 = 4096;
 
 fn run_one(hook: &Hook, state: &State<'_>, directory: &Path, annotated: bool) -> Result<(), String> {
     let words = |e: &std::io::Error| crate::error::plain(e);
-    // A file in memory and not a pipe: a process that the hook leaves behind may keep it open for as long as it likes.
-    let said = rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map_err(|e| words(&e.into()))?;
-    let mut said = File::from(said);
+    // Files in memory and no pipes: a process that the hook leaves behind may keep them open for as long as it likes,
+    // and a state with long annotations waits for nobody to read it.
+    let memory = || rustix::fs::memfd_create("creel-hook", MemfdFlags::CLOEXEC).map(File::from);
+    let mut said = memory().map_err(|e| words(&e.into()))?;
+    let mut told = memory().map_err(|e| words(&e.into()))?;
+    let text = serde_json::to_vec(state).map_err(|e| e.to_string())?;
+    told.write_all(&text).and_then(|()| told.rewind()).map_err(|e| words(&e))?;
     let output = |stream: &str| {
         let file = state.annotations.get(&format!("run.oci.hooks.{stream}")).filter(|_| annotated);
         let file = match file {
@@ -87,7 +91,7 @@ fn run_one(hook: &Hook, state: &State<'_>, directory: &Path, annotated: bool) ->
     command
         .current_dir(directory)
         .env_clear()
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(told))
         .stdout(output("stdout")?)
         .stderr(output("stderr")?);
     if let Some((name, args)) = hook.args.split_first() {
@@ -95,11 +99,6 @@ fn run_one(hook: &Hook, state: &State<'_>, directory: &Path, annotated: bool) ->
     }
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     let mut child = command.spawn().map_err(|e| words(&e))?;
-    let text = serde_json::to_vec(state).map_err(|e| e.to_string())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read it. The document fits into a pipe's buffer, so this cannot block.
-        let _ = stdin.write_all(&text);
-    }
     let in_time = match hook.timeout {
         None => true,
         Some(seconds) => ends_within(child.id(), u64::from(seconds)).map_err(|e| words(&e))?,

@@ -1,6 +1,6 @@
 //! Security modules of the host: whether they are there, and what a process asks of them.
 
-use creel_types::spec::Process;
+use creel_types::spec::{Linux, Process};
 
 use crate::Error;
 
@@ -23,4 +23,10 @@ pub(crate) fn check(process: &Process) -> Result<(), Error> {
         return Err(Error::unsupported("process.selinuxLabel", text));
     }
     Ok(())
+}
+
+/// What is passed over: a label of the mounts, which callers write without looking whether SELinux is there.
+pub(crate) fn warning(linux: &Linux) -> Option<String> {
+    let label = linux.mount_label.as_deref().filter(|label| !label.is_empty() && !selinux_is_on())?;
+    Some(format!("the label {label} of the mounts was not set: SELinux is disabled or not supported here"))
 }

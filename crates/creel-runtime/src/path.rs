@@ -199,6 +199,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made outside");
     }
 
+    /// What a link of procfs says is the host's business: nothing is made where it leads, even if it is there only now.
+    #[test]
+    fn links_of_procfs_make_nothing() {
+        let host = rustix::fs::open("/", PATH_ONLY, Mode::empty()).unwrap();
+        let name = format!("made-by-{}", std::process::id());
+        let made = walk(host.as_fd(), &format!("/proc/self/cwd/{name}"), Make::Directory);
+        let there = std::env::current_dir().unwrap().join(&name);
+        let was_made = std::fs::remove_dir(there).is_ok();
+        assert_eq!((made.unwrap_err().errno, was_made), (Some(libc::ELOOP), false));
+    }
+
     #[test]
     fn loops_end() {
         let (dir, fd) = root();

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
+use creel_types::spec::{ConsoleSize, IdMapping, Linux, Namespace, NamespaceKind, Spec, TimeOffset};
 use serde::Serialize;
 
 use crate::devices::{self, DeviceNode};
@@ -348,7 +348,14 @@ pub fn plan(
     let mounts = mounts::plan(spec, bundle, rootfs, facts)?;
     let own_dev =
         !mounts.iter().any(|mount| matches!(mount, MountStep::Bind { .. }) && mount.destination() == "/dev");
-    let devices = if own_dev { devices::plan(linux)? } else { Vec::new() };
+    let mut devices = devices::plan(linux)?;
+    if !own_dev {
+        // The host's /dev has its own, and gets none of ours; elsewhere they are the container's.
+        devices.retain(|step| match step {
+            Step::Device { device } | Step::BindDevice { device } => !device.path.starts_with("/dev/"),
+            _ => false,
+        });
+    }
     let tied = mounts.iter().filter(|mount| mount.is_tied()).count();
     if tied > 0 {
         steps.push(Step::OpenSources { count: tied });
@@ -385,9 +392,7 @@ pub fn plan(
     let process = spec.process.as_ref();
     steps.extend(devices);
     if let Some(process) = process.filter(|process| process.terminal) {
-        steps.push(Step::Console {
-            size: process.console_size.as_ref().map(|size| (size.height, size.width)),
-        });
+        steps.push(Step::Console { size: process.console_size.as_ref().and_then(ConsoleSize::characters) });
     }
     if let Some(source) = wishes.init {
         steps.push(Step::BindInit { source: source.display().to_string(), destination: INIT_PATH.into() });

@@ -151,6 +151,14 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
         if !unknown.is_empty() {
             warnings.push(left_out(&unknown));
         }
+        // The kernel gives no others (capset(2)).
+        let CapabilityMasks { bounding, effective, inheritable, permitted, .. } = &mut capabilities;
+        let beyond = *effective & !*permitted | *inheritable & !*bounding;
+        if beyond != 0 {
+            warnings.push(left_out(&caps::names(beyond)));
+        }
+        *effective &= *permitted;
+        *inheritable &= *bounding;
     }
     let limits = process
         .rlimits
@@ -161,9 +169,6 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
         })
         .collect();
     let io_priority = process.io_priority.as_ref().map(scheduling::io_priority).transpose()?;
-    if let Some(wanted) = &process.scheduler {
-        scheduling::scheduler(wanted)?;
-    }
     let affinity = process.exec_cpu_affinity.as_ref().map(scheduling::affinity).transpose()?;
     let memory_policy = linux.memory_policy.as_ref().map(scheduling::memory_policy).transpose()?;
     let personality = linux.personality.as_ref().map(personality).transpose()?;
@@ -194,7 +199,10 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
 }
 
 /// The execution domain's number (personality(2)).
-fn personality(wanted: &Personality) -> Result<u32, Error> {
+pub(crate) fn personality(wanted: &Personality) -> Result<u32, Error> {
+    if !wanted.flags.is_empty() {
+        return Err(Error::invalid("linux.personality.flags", "none are defined"));
+    }
     match wanted.domain.as_str() {
         "LINUX" => Ok(0),
         "LINUX32" => Ok(8),
@@ -354,9 +362,7 @@ fn identity(plan: &ProcessPlan, hold_admin: bool, reporter: &Reporter) -> Result
     let named = wanted.bounding | wanted.permitted | wanted.effective | wanted.inheritable | wanted.ambient;
     let missing = named & !have;
     if missing != 0 {
-        let names: Vec<&str> =
-            (0..64).filter(|n| missing & 1 << n != 0).map(|n| caps::name(n).unwrap_or("?")).collect();
-        reporter.warn(left_out(&names));
+        reporter.warn(left_out(&caps::names(missing)));
     }
     let keeps = wanted.permitted | wanted.effective | wanted.ambient | wanted.inheritable;
     let groups = if plan.keep_groups { Ok(()) } else { sys::setgroups(&plan.groups) };

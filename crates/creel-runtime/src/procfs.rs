@@ -49,3 +49,19 @@ impl Procfs {
         self.write(&format!("{}/{name}", creel_sys::process::pid()), value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed() {
+        let procfs = Procfs::mounted().unwrap();
+        let own = std::process::id();
+        let write = |path: &str| procfs.write(path, "same").map_err(|fault| fault.errno);
+        assert_eq!(write(&format!("{own}/comm")), Ok(()));
+        for path in ["self/comm".to_string(), format!("{own}/root/proc/{own}/comm"), "mounts".into()] {
+            assert_eq!(write(&path), Err(Some(libc::ELOOP)), "{path}");
+        }
+    }
+}

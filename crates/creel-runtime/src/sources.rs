@@ -255,7 +255,9 @@ impl MadeDevices {
             _ => None,
         });
         let Some((uids, gids)) = maps else { return Ok(None) };
-        let (Some(uid), Some(gid)) = (host_id(uids, device.uid), host_id(gids, device.gid)) else {
+        let (Some(uid), Some(gid)) =
+            (IdMapping::host_id(uids, device.uid), IdMapping::host_id(gids, device.gid))
+        else {
             return Ok(None);
         };
         if self.place.is_none() {
@@ -283,12 +285,6 @@ impl MadeDevices {
         let node = rustix::fs::openat(place, &name, flags, Mode::empty())?;
         Ok(apply::clone_of(&node, false).ok())
     }
-}
-
-/// The id on the host that a container's id is mapped to.
-fn host_id(maps: &[IdMapping], id: u32) -> Option<u32> {
-    let map = maps.iter().find(|map| id.checked_sub(map.container_id).is_some_and(|at| at < map.size))?;
-    map.host_id.checked_add(id - map.container_id)
 }
 
 /// The host's node of the same name, if it is that device.

@@ -1,8 +1,8 @@
 //! What is refused before anything is done: wrong in itself, or asked for and not applied by creel.
 
-use creel_types::spec::{IdMapping, Linux, Namespace, NamespaceKind, Spec};
+use creel_types::spec::{IPC_SYSCTLS, IdMapping, Linux, Namespace, NamespaceKind, Spec};
 
-use crate::{Error, mounts, namespaces, netdev, rdt};
+use crate::{Error, mounts, namespaces, netdev, process, rdt, scheduling};
 
 /// Checks a Spec as far as it can be checked without a host.
 ///
@@ -10,12 +10,17 @@ use crate::{Error, mounts, namespaces, netdev, rdt};
 /// [`Error::Invalid`] for what contradicts the specification or itself, [`Error::Unsupported`] for what creel would
 /// otherwise have to ignore in silence.
 pub fn validate(spec: &Spec) -> Result<(), Error> {
-    let version = spec.oci_version.split('.').next().unwrap_or("");
-    if version != "1" || spec.oci_version.split(['-', '+']).next().unwrap_or("").split('.').count() != 3 {
+    if major_version(&spec.oci_version) != Some("1") {
         return Err(Error::invalid(
             "ociVersion",
             format!("{:?} is no version that creel follows (1.x.y)", spec.oci_version),
         ));
+    }
+    if spec.root.as_ref().is_some_and(|root| root.path.is_empty()) {
+        return Err(Error::invalid("root.path", "it is empty; name the directory of the root file system"));
+    }
+    if spec.annotations.contains_key("") {
+        return Err(Error::invalid("annotations", "a key is empty"));
     }
     for (field, name) in [("hostname", &spec.hostname), ("domainname", &spec.domainname)] {
         let Some(name) = name else { continue };
@@ -41,11 +46,31 @@ pub fn validate(spec: &Spec) -> Result<(), Error> {
         ];
         for (kind, list) in kinds {
             for (index, hook) in list.iter().enumerate() {
-                absolute(&format!("hooks.{kind}[{index}].path"), &hook.path)?;
+                let field = format!("hooks.{kind}[{index}]");
+                absolute(&format!("{field}.path"), &hook.path)?;
+                if hook.timeout == Some(0) {
+                    let text = "it has to be greater than zero; leave it out for no limit";
+                    return Err(Error::invalid(format!("{field}.timeout"), text));
+                }
             }
         }
     }
     Ok(())
+}
+
+/// The major number of a version in the form of SemVer 2.0.0; `None` for any other text.
+fn major_version(text: &str) -> Option<&str> {
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = |text: &str| digits(text) && (text == "0" || !text.starts_with('0'));
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, before) = rest.split_once('-').map_or((rest, None), |(core, before)| (core, Some(before)));
+    let good = build.is_none_or(|build| build.split('.').all(word))
+        && before
+            .is_none_or(|before| before.split('.').all(|part| word(part) && (!digits(part) || number(part))))
+        && core.split('.').count() == 3
+        && core.split('.').all(number);
+    core.split('.').next().filter(|_| good)
 }
 
 /// Checks one process: the container's own or an exec's.
@@ -74,6 +99,14 @@ pub(crate) fn check_process(process: &creel_types::spec::Process) -> Result<(), 
             return Err(Error::invalid(field, format!("{} is given twice", limit.kind)));
         }
     }
+    if let Some(size) = process.console_size.as_ref().filter(|_| process.terminal)
+        && size.characters().is_none()
+    {
+        return Err(Error::invalid("process.consoleSize", "a terminal has at most 65535 rows and columns"));
+    }
+    process.scheduler.as_ref().map(scheduling::scheduler).transpose()?;
+    process.io_priority.as_ref().map(scheduling::io_priority).transpose()?;
+    process.exec_cpu_affinity.as_ref().map(scheduling::affinity).transpose()?;
     if process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return Err(Error::invalid("process.oomScoreAdj", "it lies between -1000 and 1000"));
     }
@@ -176,32 +209,16 @@ fn check_time_offsets(linux: &Linux) -> Result<(), Error> {
 
 /// Only parameters that belong to a namespace of the container may be written.
 fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
-    const IPC: [&str; 9] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-        "kernel.msg_next_id",
-    ];
     let field = format!("linux.sysctl.{name}");
     let path = crate::process::sysctl_path(name);
     if path.is_empty() || path.split('/').any(|part| part.is_empty() || part == ".." || part == ".") {
         return Err(Error::invalid(field, "this is no name of a kernel parameter"));
     }
     let dotted = path.replace('/', ".");
-    let owner = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-        NamespaceKind::Ipc
-    } else if dotted.starts_with("net.") {
-        NamespaceKind::Network
-    } else if dotted == "kernel.domainname" {
-        NamespaceKind::Uts
-    } else if dotted == "kernel.hostname" {
+    if dotted == "kernel.hostname" {
         return Err(Error::invalid(field, "use hostname, which says the same in one place"));
-    } else {
+    }
+    let Some(owner) = sysctl_namespace(&dotted) else {
         return Err(Error::invalid(
             field,
             "this parameter belongs to no namespace: it would change the host",
@@ -212,6 +229,17 @@ fn check_sysctl(name: &str, spaces: &[Namespace]) -> Result<(), Error> {
         return Err(Error::invalid(field, text));
     }
     Ok(())
+}
+
+/// The kind of namespaces that a kernel parameter, written with dots, belongs to.
+pub(crate) fn sysctl_namespace(dotted: &str) -> Option<NamespaceKind> {
+    if IPC_SYSCTLS.contains(&dotted) || dotted.starts_with("fs.mqueue.") {
+        return Some(NamespaceKind::Ipc);
+    }
+    if dotted.starts_with("net.") {
+        return Some(NamespaceKind::Network);
+    }
+    (dotted == "kernel.domainname").then_some(NamespaceKind::Uts)
 }
 
 fn check_linux(linux: &Linux) -> Result<(), Error> {
@@ -227,9 +255,8 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
     {
         return Err(Error::invalid("linux.rootfsPropagation", format!("{word:?} is no propagation")));
     }
-    if linux.personality.as_ref().is_some_and(|personality| !personality.flags.is_empty()) {
-        return Err(Error::invalid("linux.personality.flags", "none are defined"));
-    }
+    linux.personality.as_ref().map(process::personality).transpose()?;
+    linux.memory_policy.as_ref().map(scheduling::memory_policy).transpose()?;
     if !linux.net_devices.is_empty() && !namespaces::has(&linux.namespaces, NamespaceKind::Network) {
         let text = "without a network namespace there is nowhere to move network devices to";
         return Err(Error::invalid("linux.netDevices", text));

@@ -630,12 +630,18 @@ fn hooks() {
         ),
         "{error}"
     );
-    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("sleep 10".into(), Some(0))];
+    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("sleep 10".into(), Some(1))];
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err();
     assert_eq!(
         error.to_string(),
         "error running createRuntime hook #0: /bin/sh: it did not end in time and was killed"
     );
+    // Nobody waits for a hook to read its state, however long that is.
+    let mut long = spec.clone();
+    long.annotations.insert("long".into(), "x".repeat(300_000));
+    let begun = std::time::Instant::now();
+    assert!(run_on(&long, &overlay(dir.path())).unwrap_err().to_string().contains("did not end in time"));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
     // What it said is quoted, also while a process that it left behind keeps its output open.
     spec.hooks.as_mut().unwrap().create_runtime = vec![hook("echo why >&2; sleep 1 & exit 3".into(), None)];
     let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();

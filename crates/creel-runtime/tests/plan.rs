@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use creel_runtime::{Facts, Rootfs, Step, Wishes, plan};
+use creel_runtime::{Facts, Rootfs, Step, Wishes, plan, validate};
 use creel_types::spec::*;
 use expect_test::{Expect, expect};
 use support::{docker_like, mount};
@@ -235,6 +235,19 @@ fn refusals() {
         _ => None,
     });
     assert_eq!(warnings.unwrap(), ["ignoring unknown or unavailable capabilities: [CAP_FLY]"]);
+    let sets = spec.process.as_mut().unwrap().capabilities.as_mut().unwrap();
+    sets.bounding.pop();
+    sets.effective.push("CAP_BPF".into());
+    sets.inheritable.push("CAP_SYSLOG".into());
+    let planned = plan("abc", &spec, Path::new("/bundle"), &rootfs(), Wishes::default(), &facts()).unwrap();
+    let process = planned.steps.iter().find_map(|step| match step {
+        Step::Process { process } => Some(process.clone()),
+        _ => None,
+    });
+    let process = process.unwrap();
+    assert_eq!(process.warnings, ["ignoring unknown or unavailable capabilities: [CAP_SYSLOG CAP_BPF]"]);
+    assert_eq!(process.capabilities.effective, process.capabilities.permitted);
+    assert_eq!(process.capabilities.inheritable, 0);
     let mut spec = docker_like(&["sh"]);
     spec.linux.as_mut().unwrap().sysctl.insert("vm.swappiness".into(), "1".into());
     titles(
@@ -253,4 +266,77 @@ fn refusals() {
         process.user.uid: 4294967295 is no id: the kernel reads it as "unchanged"
     "#]],
     );
+}
+
+/// config.md, "Valid values": what is invalid is an error.
+#[test]
+fn values_that_the_specification_rules_out() {
+    let wrong = |field: &str, change: &dyn Fn(&mut Spec)| {
+        let mut spec = docker_like(&["sh"]);
+        change(&mut spec);
+        let error = validate(&spec).expect_err(field).to_string();
+        assert!(error.starts_with(&format!("{field}: ")), "{field}: {error}");
+    };
+    for version in [
+        "",
+        "1",
+        "1.2",
+        "1.a.b",
+        "1.2.3.4",
+        "01.2.3",
+        "1.02.3",
+        "1.2.3-",
+        "1.2.3+",
+        "1.2.3-01",
+        "1.2.3-a..b",
+        "1.2.3-a_b",
+        "v1.2.3",
+        "0.2.0",
+        "2.0.0",
+        " 1.2.3",
+        "1.2.3\n",
+    ] {
+        wrong("ociVersion", &|spec| spec.oci_version = version.into());
+    }
+    for version in ["1.0.0", "1.0.0-rc5-dev", "1.2.1+dev", "1.3.0-rc.1+a.001", "1.99.0"] {
+        let spec = Spec { oci_version: version.into(), ..docker_like(&["sh"]) };
+        assert!(validate(&spec).is_ok(), "{version}");
+    }
+    wrong("root.path", &|spec| spec.root.as_mut().unwrap().path.clear());
+    wrong("annotations", &|spec| drop(spec.annotations.insert(String::new(), "x".into())));
+    let hook = |path: &str, timeout| Hook { path: path.into(), timeout, ..Hook::default() };
+    wrong("hooks.poststop[0].path", &|spec| {
+        spec.hooks.get_or_insert_default().poststop = vec![hook("x", None)]
+    });
+    wrong("hooks.prestart[1].timeout", &|spec| {
+        spec.hooks.get_or_insert_default().prestart = vec![hook("/x", Some(1)), hook("/x", Some(0))];
+    });
+    let process = |spec: &mut Spec| spec.process.take().unwrap();
+    wrong("process.scheduler.policy", &|spec| {
+        spec.process = Some(Process { scheduler: Some(Scheduler::default()), ..process(spec) });
+    });
+    wrong("process.ioPriority", &|spec| {
+        spec.process = Some(Process { io_priority: Some(IoPriority::default()), ..process(spec) });
+    });
+    let size = || Some(ConsoleSize { height: 70_000, width: 1 });
+    wrong("process.consoleSize", &|spec| {
+        spec.process = Some(Process { terminal: true, console_size: size(), ..process(spec) });
+    });
+    // Without a terminal it is ignored, says the specification.
+    let mut spec = docker_like(&["sh"]);
+    spec.process.as_mut().unwrap().console_size = size();
+    assert!(validate(&spec).is_ok());
+    let personality = |domain: &str, flags: &[&str]| Personality {
+        domain: domain.into(),
+        flags: flags.iter().map(ToString::to_string).collect(),
+    };
+    wrong("linux.personality.domain", &|spec| {
+        spec.linux.as_mut().unwrap().personality = Some(personality("UNIX", &[]));
+    });
+    wrong("linux.personality.flags", &|spec| {
+        spec.linux.as_mut().unwrap().personality = Some(personality("LINUX", &["X"]));
+    });
+    wrong("linux.memoryPolicy.mode", &|spec| {
+        spec.linux.as_mut().unwrap().memory_policy = Some(MemoryPolicy::default());
+    });
 }

@@ -37,6 +37,8 @@ pub fn unescape(text: &str) -> OsString {
     while let Some((&byte, tail)) = rest.split_first() {
         if byte == b'\\'
             && let Some(digits) = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok())
+            // A sign is no digit.
+            && !digits.starts_with('+')
             && let Ok(value) = u8::from_str_radix(digits, 8)
         {
             out.push(value);
@@ -57,6 +59,20 @@ mod tests {
         #[test]
         fn garbage_is_unescaped_without_panic(text in ".{0,200}") {
             super::unescape(&text);
+        }
+
+        #[test]
+        fn escapes_return(path in "[a-z \t\n\\\\/+0-9]{0,30}") {
+            let escaped =
+                path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+            prop_assert_eq!(super::unescape(&escaped), path.as_str());
+        }
+    }
+
+    #[test]
+    fn only_three_octal_digits_are_an_escape() {
+        for text in ["\\+12", "\\08", "\\-12", "\\400x", "\\"] {
+            assert_eq!(super::unescape(text), text);
         }
     }
 

@@ -140,12 +140,12 @@ documents! {
         pub exec_cpu_affinity: Option<ExecCpuAffinity>,
     }
 
-    /// Size of a terminal in characters.
+    /// Size of a terminal in characters. Without a terminal it is to be ignored, so any number is read.
     pub struct ConsoleSize {
         /// Rows.
-        pub height: u16,
+        pub height: u64,
         /// Columns.
-        pub width: u16,
+        pub width: u64,
     }
 
     /// The identity of a process inside the container's user namespace.
@@ -391,12 +391,12 @@ documents! {
         pub kind: String,
         /// Absolute path inside the container.
         pub path: String,
-        /// Major number.
-        #[serde(default)]
-        pub major: i64,
-        /// Minor number.
-        #[serde(default)]
-        pub minor: i64,
+        /// Major number; required unless it is a fifo.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub major: Option<i64>,
+        /// Minor number; likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub minor: Option<i64>,
         /// File mode.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub file_mode: Option<u32>,
@@ -686,6 +686,35 @@ documents! {
         pub value_two: u64,
         /// Operator like `SCMP_CMP_EQ`.
         pub op: String,
+    }
+}
+
+/// The kernel parameters that belong to an IPC namespace, besides those that begin with `fs.mqueue.`
+/// (ipc_namespaces(7), Linux's `ipc/ipc_sysctl.c`).
+pub const IPC_SYSCTLS: [&str; 9] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+    "kernel.msg_next_id",
+];
+
+impl IdMapping {
+    /// The id outside that `id` inside is mapped to; `None` when no mapping has it.
+    pub fn host_id(maps: &[IdMapping], id: u32) -> Option<u32> {
+        let map = maps.iter().find(|map| id.checked_sub(map.container_id).is_some_and(|at| at < map.size))?;
+        map.host_id.checked_add(id - map.container_id)
+    }
+}
+
+impl ConsoleSize {
+    /// Rows and columns as a terminal takes them; `None` when one is more than it can have.
+    pub fn characters(&self) -> Option<(u16, u16)> {
+        Some((self.height.try_into().ok()?, self.width.try_into().ok()?))
     }
 }
 

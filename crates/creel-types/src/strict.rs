@@ -28,9 +28,11 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReadError> {
     serde_json::from_slice(json).map_err(|first| {
         let mut document = serde_json::Deserializer::from_slice(json);
         let path = match serde_path_to_error::deserialize::<_, T>(&mut document) {
-            Err(error) => error.path().to_string(),
-            Ok(_) => ".".into(),
+            // A field whose name is empty says nothing.
+            Err(error) => Some(error.path().to_string()).filter(|path| !path.is_empty()),
+            Ok(_) => None,
         };
+        let path = path.unwrap_or_else(|| ".".into());
         ReadError { path, reason: first.to_string() }
     })
 }
@@ -111,6 +113,7 @@ mod tests {
                 "linux.namespaces[0].type: unknown variant `pids`",
             ),
             (r#"{"mounts": []}"#, ".: missing field `ociVersion`"),
+            (r#"{"": [}"#, ".: expected value"),
             (r#"[]"#, ".: invalid type: sequence"),
             (r#"{"ociVersion": "1.0.0"} {}"#, ".: trailing characters"),
         ] {

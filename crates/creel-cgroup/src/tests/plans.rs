@@ -134,6 +134,8 @@ fn v1_layout() {
 #[test]
 fn v2_layout() {
     let mut r = docker();
+    let memory = r.memory.as_mut().unwrap();
+    (memory.swappiness, memory.kernel) = (None, Some(1 << 20));
     r.unified.insert("memory.high".into(), "50000000".into());
     r.unified.insert("io.max".into(), "8:0 wiops=10\n8:16 wiops=20\n".into());
     check(
@@ -157,7 +159,7 @@ fn v2_layout() {
             write 8:16 wiops=20 to /sys/fs/cgroup/creel/abc/io.max
             write 50000000 to /sys/fs/cgroup/creel/abc/memory.high
             attach a program of 2 device rules to /sys/fs/cgroup/creel/abc
-            note: swappiness is passed over: cgroup v2 has none
+            note: the kernel memory limit is passed over: cgroup v2 has none
         "#]],
     );
 }
@@ -233,6 +235,29 @@ fn refusals() {
         (&v2(), r#"{"memory": {"limit": 10, "swap": 5}}"#, "must not be below"),
         (&v2(), r#"{"memory": {"swap": 5}}"#, "needs a memory limit"),
         (&v1(), r#"{"memory": {"swappiness": 101}}"#, "swappiness"),
+        (&v2(), r#"{"memory": {"swappiness": 0}}"#, "resources.memory.swappiness cannot be set"),
+        (&v2(), r#"{"memory": {"kernelTCP": 5}}"#, "resources.memory.kernelTCP cannot be set"),
+        (
+            &v2(),
+            r#"{"memory": {"disableOOMKiller": true}}"#,
+            "resources.memory.disableOOMKiller cannot be set",
+        ),
+        (&v2(), r#"{"cpu": {"realtimeRuntime": 5}}"#, "resources.cpu.realtimeRuntime cannot be set"),
+        (&v2(), r#"{"cpu": {"realtimePeriod": 5}}"#, "resources.cpu.realtimePeriod cannot be set"),
+        (&v2(), r#"{"blockIO": {"leafWeight": 5}}"#, "resources.blockIO.leafWeight cannot be set"),
+        (
+            &v2(),
+            r#"{"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 5}]}}"#,
+            "resources.blockIO.leafWeight cannot be set",
+        ),
+        (
+            &v1(),
+            r#"{"blockIO": {"weightDevice": [{"major": 8, "minor": 0}]}}"#,
+            "neither weight nor leafWeight",
+        ),
+        (&v2(), r#"{"rdma": {"mlx5_1": {}}}"#, "neither hcaHandles nor hcaObjects"),
+        (&v2(), r#"{"devices": [{"allow": true, "type": "x"}]}"#, "device rule with type"),
+        (&v2(), r#"{"devices": [{"allow": true, "access": "rx"}]}"#, "device rule with access"),
         (&v1(), r#"{"unified": {"memory.high": "5"}}"#, "invalid configuration"),
         (&hybrid(), r#"{"unified": {"hugetlb.2MB.max": "5"}}"#, "is for cgroup v2 alone"),
         (&v2(), r#"{"unified": {"../x.y": "5"}}"#, "no slashes"),

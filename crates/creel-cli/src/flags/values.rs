@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use creel_types::spec::IPC_SYSCTLS;
+
 use crate::units;
 
 /// A truth value as Go's `strconv.ParseBool` reads it.
@@ -64,18 +66,8 @@ pub fn extra_host(text: &str) -> Result<(), String> {
 /// # Errors
 /// For any other text, in Docker's words.
 pub fn sysctl(text: &str) -> Result<(), String> {
-    const NAMES: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let name = text.split_once('=').map_or("", |(name, _)| name.trim());
-    let own = NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
+    let own = IPC_SYSCTLS.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
     if own { Ok(()) } else { Err(format!("sysctl '{text}' is not allowed")) }
 }
 

@@ -30,8 +30,8 @@ impl HostDevice {
         Device {
             kind: self.kind.to_string(),
             path: self.path.clone(),
-            major: self.major,
-            minor: self.minor,
+            major: Some(self.major),
+            minor: Some(self.minor),
             file_mode: Some(self.mode),
             uid: Some(self.uid),
             gid: Some(self.gid),

@@ -106,7 +106,7 @@ fn process(
     let console = config.tty && rows > 0 && columns > 0;
     Process {
         terminal: config.tty,
-        console_size: console.then_some(ConsoleSize { height: rows, width: columns }),
+        console_size: console.then_some(ConsoleSize { height: rows.into(), width: columns.into() }),
         user: User {
             uid: identity.uid,
             gid: identity.gid,

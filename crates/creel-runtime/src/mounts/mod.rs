@@ -21,9 +21,12 @@ use crate::{Error, Facts, Rootfs, namespaces, validate};
 /// What of the mounts' options is passed over: a bind mount has no file system of its own that could read any.
 pub(crate) fn warnings(steps: &[Step]) -> Vec<String> {
     let one = |step: &Step| match step {
-        Step::Mount { mount: MountStep::Bind { destination, options, .. } } if !options.data.is_empty() => {
-            let names: Vec<&str> = options.data.iter().map(|(name, _)| name.as_str()).collect();
-            Some(format!("options of the bind mount {destination} were left out: {}", names.join(", ")))
+        Step::Mount { mount: MountStep::Bind { destination, options, .. } } => {
+            let data = options.data.iter().map(|(name, _)| name.as_str());
+            let names: Vec<&str> = options.superblock.iter().copied().chain(data).collect();
+            let text =
+                || format!("options of the bind mount {destination} were left out: {}", names.join(", "));
+            (!names.is_empty()).then(text)
         }
         _ => None,
     };

@@ -27,11 +27,16 @@ pub(crate) fn warnings_come_with_an_error() {
     let mut spec = shell("true");
     spec.process.as_mut().unwrap().capabilities = Some(Capabilities {
         bounding: vec!["CAP_FLY".into()],
+        // The kernel gives none that the bounding set has not.
         inheritable: vec!["CAP_KILL".into()],
         ..Capabilities::default()
     });
+    assert_eq!(text(run(&spec)), "");
+    spec.linux.as_mut().unwrap().memory_policy =
+        Some(MemoryPolicy { mode: "MPOL_BIND".into(), nodes: Some("1023".into()), flags: Vec::new() });
     let error = run(&spec).unwrap_err().to_string();
-    assert!(error.contains("capability sets") && error.contains("[CAP_FLY]"), "{error}");
+    assert!(error.contains("memoryPolicy") && error.contains("[CAP_FLY]"), "{error}");
+    assert!(error.contains("[CAP_KILL]"), "{error}");
 }
 
 pub(crate) fn ids_at_the_edge() {
@@ -179,7 +184,10 @@ pub(crate) fn security_modules_that_are_missing() {
     // A label for mounts is passed over where nothing would enforce it.
     let mut spec = shell("true");
     spec.linux.as_mut().unwrap().mount_label = Some("system_u:object_r:x:s0".into());
-    text(run(&spec));
+    let created = create(&spec, &overlay(dir.path()), Default::default()).unwrap();
+    assert!(created.warnings[0].starts_with("the label system_u:object_r:x:s0"), "{:?}", created.warnings);
+    drop(created);
+    assert_eq!(text(run_on(&spec, &overlay(dir.path()))), "");
 }
 
 /// Network devices move, in a network namespace that stands for the host's.

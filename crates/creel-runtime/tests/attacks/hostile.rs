@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use creel_runtime::{Rootfs, Stdio};
+use creel_types::spec::NamespaceKind;
 use creel_types::{Classify, ErrorKind};
 
 use crate::support::*;
@@ -155,8 +156,8 @@ pub(crate) fn volumes_that_lead_elsewhere() {
     linux.devices.push(creel_types::spec::Device {
         path: "/volume/out/c".into(),
         kind: "c".into(),
-        major: 1,
-        minor: 3,
+        major: Some(1),
+        minor: Some(3),
         ..Default::default()
     });
     text(run_on(&spec, &overlay(dir.path())));
@@ -270,6 +271,18 @@ pub(crate) fn hostile_specs() {
             error.to_string().contains("sysctl") || error.to_string().contains("kernel parameter"),
             "{error}"
         );
+    }
+    // Nor those of the host by way of a namespace that is the host's.
+    for (kind, field) in
+        [(NamespaceKind::Network, "linux.sysctl.net.ipv4.ip_forward"), (NamespaceKind::Uts, "hostname")]
+    {
+        let mut spec = shell("true");
+        let linux = spec.linux.as_mut().unwrap();
+        linux.sysctl.insert("net.ipv4.ip_forward".into(), "1".into());
+        let joined = linux.namespaces.iter_mut().find(|space| space.kind == kind).unwrap();
+        joined.path = Some(format!("/proc/{}/ns/{}", std::process::id(), kind.proc_name()));
+        let error = run(&spec).unwrap_err().to_string();
+        assert!(error.starts_with(field) && error.contains("host's own"), "{error}");
     }
     let before = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
     let mut spec = shell("echo x > /proc/sys/kernel/core_pattern; true");

@@ -64,8 +64,8 @@ pub(crate) fn targets_exchanged_in_flight() {
     linux.devices.push(creel_types::spec::Device {
         path: "/vol/device".into(),
         kind: "c".into(),
-        major: 1,
-        minor: 3,
+        major: Some(1),
+        minor: Some(3),
         ..Default::default()
     });
     let mut started = 0;

@@ -239,8 +239,8 @@ pub(crate) fn devices() {
     let node = |path: &str, kind: &str, major, minor| Device {
         path: path.into(),
         kind: kind.into(),
-        major,
-        minor,
+        major: Some(major),
+        minor: Some(minor),
         ..Device::default()
     };
     let mut spec = shell(
@@ -250,7 +250,13 @@ pub(crate) fn devices() {
     list.push(Device { file_mode: Some(0o640), uid: Some(3), gid: Some(4), ..node("/dev/c", "c", 1, 5) });
     list.push(node("/dev/u", "u", 10, 229));
     list.push(Device { file_mode: Some(0o60_600), ..node("/opt/b", "b", 7, 5) });
-    list.push(Device { file_mode: Some(0o600), uid: Some(5), ..node("/dev/fifo", "p", 0, 0) });
+    list.push(Device {
+        file_mode: Some(0o600),
+        uid: Some(5),
+        path: "/dev/fifo".into(),
+        kind: "p".into(),
+        ..Device::default()
+    });
     list.push(Device { file_mode: Some(0o444), ..node("/dev/null", "c", 1, 3) });
     assert_eq!(
         text(run(&spec)),
@@ -265,6 +271,8 @@ pub(crate) fn devices() {
         (node("/dev/x", "c", 1, 1 << 20), "no device number"),
         (node("dev/x", "c", 1, 3), "absolute"),
         (node("/dev/x/..", "c", 1, 3), "names no entry"),
+        (Device { major: None, ..node("/dev/x", "c", 1, 3) }, "linux.devices[0].major"),
+        (Device { minor: None, ..node("/dev/x", "b", 1, 3) }, "linux.devices[0].minor"),
     ] {
         let mut spec = shell("true");
         spec.linux.as_mut().unwrap().devices.push(bad);
@@ -294,8 +302,8 @@ pub(crate) fn devices_in_a_user_namespace() {
     spec.linux.as_mut().unwrap().devices.push(Device {
         path: "/dev/other".into(),
         kind: "b".into(),
-        major: 1,
-        minor: 5,
+        major: Some(1),
+        minor: Some(5),
         file_mode: Some(0o157),
         uid: Some(10),
         gid: Some(11),
@@ -303,7 +311,16 @@ pub(crate) fn devices_in_a_user_namespace() {
     let seen = text(run_on(&spec, &overlay(dir.path())));
     assert!(seen.starts_with("block special file 1:5 157 10:11\n"), "{seen}");
     assert!(shown(&seen, "/dev/other").0.contains("nosuid,noexec"), "{seen}");
+    // Something else is in the way, and is not covered.
+    spec.linux.as_mut().unwrap().devices[0].path = "/etc/passwd".into();
+    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("something else has this name"), "{error}");
+    spec.linux.as_mut().unwrap().devices[0].path = "/dev/other".into();
     // An id that the namespace does not have: the host's node of that name would do, and there is none.
     spec.linux.as_mut().unwrap().devices[0].uid = Some(70_000);
     assert!(run_on(&spec, &overlay(dir.path())).is_err());
+    // And if there is one, it has to be that device.
+    spec.linux.as_mut().unwrap().devices[0].path = "/dev/zero".into();
+    let error = run_on(&spec, &overlay(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("is not the device 1:5"), "{error}");
 }

@@ -76,6 +76,10 @@ pub(crate) fn exec_into_a_user_namespace() {
         sleeper.run(&["sh", "-c", "id -u; cat /proc/self/uid_map; ps -o pid,comm | grep sleep"], |_| {}),
     );
     assert_eq!(said.replace([' ', '\t'], ""), "0\n010000065536\n1sleep\n");
+    // It may not set its own.
+    let score =
+        sleeper.run(&["cat", "/proc/self/oom_score_adj"], |process| process.oom_score_adj = Some(123));
+    assert_eq!(text(score), "123\n");
 }
 
 pub(crate) fn namespaces_are_joined_with_their_user_namespace() {

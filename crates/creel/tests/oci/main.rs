@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod foreground;
 mod lifecycle;
 mod limits;

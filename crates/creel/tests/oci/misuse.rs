@@ -103,6 +103,49 @@ fn wrong_configurations_make_nothing() {
     place.finish();
 }
 
+/// CVE-2019-5736: what is executed in the container leads to the runtime's own program, which somebody inside opens, and
+/// writes to when it has ended.
+#[test]
+fn the_program_is_not_overwritten_from_inside() {
+    let Some(place) = Place::new() else { return };
+    let program = place.dir.path().join("creel");
+    fs::copy(crate::support::CREEL, &program).unwrap();
+    let length = fs::metadata(&program).unwrap().len();
+    let root = place.dir.path().join("root");
+    for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for name in ["sh", "readlink", "sleep", "cat"] {
+        symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    // By this name it is a reaper, which lives for as long as the program that it runs.
+    symlink("/proc/self/exe", root.join("bin/init")).unwrap();
+    let watch = "while true; do for p in /proc/[0-9]*; do case $(readlink $p/exe) in *creel*|/) exec 9<$p/exe && break 2;; \
+                 esac; done; done; echo held > /tmp/said; \
+                 for i in 1 2 3 4 5 6 7 8; do (echo overwritten > /proc/self/fd/9) 2>>/tmp/said && echo wrote >> /tmp/said; \
+                 sleep 0.3; done; echo end >> /tmp/said; sleep 1000";
+    let bundle = place.bundle("c", &["sh", "-c", watch], |spec| {
+        spec["root"] = json!({ "path": root, "readonly": false });
+    });
+    let call = |args: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.args(["oci", "--log", "/dev/null", "--root"]).arg(place.root()).args(args);
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        assert!(command.status().unwrap().success(), "{args:?}");
+    };
+    call(&["run", "--detach", "--bundle", bundle.to_str().unwrap(), "c"]);
+    call(&["exec", "c", "/bin/init", "sleep", "1"]);
+    let said = || fs::read_to_string(root.join("tmp/said")).unwrap_or_default();
+    crate::support::eventually("the end of the attack", || said().ends_with("end\n"));
+    let said = said();
+    assert!(said.starts_with("held\n") && said.contains("Read-only file system"), "{said}");
+    assert_eq!(fs::metadata(&program).unwrap().len(), length, "{said}");
+    call(&["delete", "--force", "c"]);
+    place.finish();
+}
+
 #[test]
 fn an_ordinary_user_has_containers_too() {
     use std::os::unix::process::CommandExt;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::processes_with;
+
 /// The program under test.
 pub(crate) const CREEL: &str = env!("CARGO_BIN_EXE_creel");
 
@@ -230,19 +232,6 @@ impl Drop for Place {
             let _ = fs::remove_dir(parent);
         }
     }
-}
-
-/// Command lines of processes that name a text.
-pub(crate) fn processes_with(name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(name) {
-            found.push(line);
-        }
-    }
-    found
 }
 
 fn line<S: AsRef<OsStr>>(args: &[S]) -> String {

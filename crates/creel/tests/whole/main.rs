@@ -6,6 +6,9 @@
 // A test that cannot go on fails by panicking; what it skips it says.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod bad_input;
 mod files;
 mod images;

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::processes_with;
+
 /// How long anything may take before a test gives up on it; in an emulated machine everything takes longer.
 pub(crate) fn patience() -> Duration {
     Duration::from_secs(if std::env::var_os("CREEL_TEST_SLOW").is_some() { 300 } else { 30 })
@@ -227,16 +229,7 @@ impl Daemon {
 
     /// Command lines of processes that name this daemon's directory.
     fn processes(&self) -> Vec<String> {
-        let here = self.dir.path().to_str().unwrap();
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(here) {
-                found.push(line);
-            }
-        }
-        found
+        processes_with(self.dir.path().to_str().unwrap())
     }
 
     pub(crate) fn parents(&self) -> Vec<PathBuf> {
