@@ -15,6 +15,7 @@ use crate::flags::Parsed;
 use crate::foreground::Foreground;
 use crate::groups::{self, Made};
 use crate::inherited::Inherited;
+use crate::notify::{self, Notify};
 use crate::options::{self, Options};
 use crate::order::{self, Order};
 use crate::procfs;
@@ -59,6 +60,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
             None => None,
         };
+        let notify = Notify::listen(&entry)?;
         let started = created.start().map_err(|error| match error {
             creel_runtime::Error::Program { .. } => Error::Program(error).during(NOT_STARTED),
             _ => not_started(error),
@@ -67,17 +69,22 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record)?;
         entry.unlock();
-        Ok((foreground, started, console))
+        Ok((foreground, started, console, notify))
     })();
-    let (foreground, started, console) = match made {
+    let (foreground, started, console, notify) = match made {
         Ok(made) => made,
         Err(error) => {
             give_up(o, &root, &entry, &record);
             return Err(error);
         }
     };
-    let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(started.pid, started.pidfd.as_fd(), console)?;
+    let Some(foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.wait(started.pid, started.pidfd.as_fd())?;
+        }
+        return Ok(0);
+    };
+    let code = foreground.wait(started.pid, started.pidfd.as_fd(), console, notify.as_ref())?;
     if !keep {
         tidy_up(o, &root, &entry, &record);
     }
@@ -150,7 +157,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         }
     };
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(record.pid, pidfd.as_fd(), relay)?;
+    let code = foreground.wait(record.pid, pidfd.as_fd(), relay, None)?;
     tidy_up(o, &root, &entry, &record);
     Ok(code)
 }
@@ -270,6 +277,9 @@ fn make(
     {
         hooks.poststart.clear();
     }
+    if notify::is_wanted() {
+        notify::offer(entry, &o.root, spec.to_mut())?;
+    }
     let mut options = CreateOptions::new(entry.id(), &spec, &order.bundle, &rootfs);
     options.stdio = order::own_stdio();
     // What the creator does while the process is at work: so much less is left to do afterwards.
@@ -312,6 +322,10 @@ fn make(
         }
         failed.unwrap_or_else(|| not_started(error))
     })?;
+    record.resctrl = order.spec.linux.as_ref().and_then(|linux| linux.intel_rdt.clone());
+    if record.resctrl.is_some() && record.pid != 0 {
+        entry.store(record)?;
+    }
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
     o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));
@@ -351,6 +365,9 @@ fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     let made = matches!(record.group, Group::Made(_));
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
+        o.log.warn(&error.to_string());
+    }
+    if let Err(error) = creel_runtime::rdt::release(&record.id, record.resctrl.as_ref()) {
         o.log.warn(&error.to_string());
     }
     if let Err(error) = root.remove(entry) {

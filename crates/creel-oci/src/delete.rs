@@ -65,6 +65,7 @@ pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) 
         creel_runtime::rootfs::unmount_below(record.rootfs.as_ref())?;
     }
     record.group.remove()?;
+    creel_runtime::rdt::release(&record.id, record.resctrl.as_ref())?;
     root.remove(entry)?;
     poststop(o, record);
     Ok(())

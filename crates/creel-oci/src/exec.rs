@@ -94,7 +94,7 @@ pub(crate) fn exec(
     }
     match foreground {
         None => Ok(0),
-        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), relay),
+        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), relay, None),
     }
 }
 
