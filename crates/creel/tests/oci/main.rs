@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod foreground;
+mod labels;
 mod lifecycle;
 mod limits;
 mod misuse;
+mod notify;
 mod processes;
 mod support;
+mod systemd;
 mod texts;

@@ -2,13 +2,16 @@
 //! of the type notify; and an ordinary user's own systemd.
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{CREEL, Place, eventually, lives, on_v2, text, with_systemd};
+use crate::notify::{ready_and, with_notifier};
+use crate::support::{CREEL, Place, eventually, in_the_guest, lives, on_v2, say, text};
 
 /// The slice of these tests.
 const SLICE: &str = "creeltest.slice";
@@ -16,6 +19,16 @@ const SLICE: &str = "creeltest.slice";
 fn show(unit: &str, property: &str) -> String {
     let out = Command::new("systemctl").args(["show", "--value", "-p", property, unit]).output().unwrap();
     text(&out.stdout).trim().to_owned()
+}
+
+/// Whether systemd runs this machine; in the guest it has to.
+fn with_systemd() -> bool {
+    if Path::new("/run/systemd/system").is_dir() {
+        return true;
+    }
+    assert!(!in_the_guest(), "systemd does not run this guest");
+    say("skipped: systemd does not run this machine; tests/vm/run has one where it does");
+    false
 }
 
 /// Whether systemd knows nothing of a unit any more.
@@ -249,14 +262,11 @@ impl Drop for Service {
     }
 }
 
-/// Says that it is ready: busybox has no means of its own for datagrams, so its `nc` does (`-u` with `local:`).
-const READY: &str = "printf 'STATUS=soon\\nREADY=1\\nMAINPID=1' | /notify; exec sleep 1000";
-
 #[test]
 fn a_service_hears_that_its_container_is_ready() {
     let (true, Some(place)) = (with_systemd(), Place::new()) else { return };
-    let bundle = place.bundle("n", &["sh", "-c", READY], |spec| {
-        crate::notify::with_helper(spec);
+    let bundle = place.bundle("n", &["sh", "-c", &ready_and("exec sleep 1000")], |spec| {
+        with_notifier(spec, "STATUS=soon\nREADY=1\nMAINPID=1");
     });
     // In the foreground the runtime stays, and is whom systemd looks after.
     let service = Service::start("fore", &place, &["run", "--bundle", bundle.to_str().unwrap(), "n"]);
@@ -299,24 +309,43 @@ impl User {
         format!("/run/user/{}", self.id).into()
     }
 
-    /// A program as that user, with what he has in a session of his.
+    /// A program as that user, without a session.
     fn command(&self, program: &str) -> Command {
-        let mut command = self.bare(program);
-        command.env("XDG_RUNTIME_DIR", self.runtime());
-        let bus = format!("unix:path={}/bus", self.runtime().display());
-        command.env("DBUS_SESSION_BUS_ADDRESS", bus);
+        let mut command = Command::new(program);
+        command.uid(self.id).gid(self.id).current_dir(self.home()).stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
 
-    /// As [`User::command`], without his session.
-    fn bare(&self, program: &str) -> Command {
-        let mut command = Command::new("setpriv");
-        let id = self.id.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--reset-env", "--"]);
-        // The variables that are set come after those that are reset.
-        command.arg("env").arg(format!("--chdir={}", self.home().display()));
-        command.args([&format!("XDG_RUNTIME_DIR={}", self.runtime().display()), program]);
-        command
+    /// As [`User::command`], with what he has in a session.
+    fn in_session(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = self.command(program);
+        command.env("XDG_RUNTIME_DIR", self.runtime());
+        command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}/bus", self.runtime().display()));
+        // Files, not pipes, for what lives on.
+        let out = tempfile::tempfile().unwrap();
+        let error = tempfile::tempfile().unwrap();
+        command.stdout(out.try_clone().unwrap()).stderr(error.try_clone().unwrap());
+        let status = command.args(args).status().unwrap();
+        let read = |mut file: fs::File| {
+            let mut bytes = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        Output { status, stdout: read(out), stderr: read(error) }
+    }
+
+    /// A call of the runtime in his session, which must succeed; what it says.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.in_session(CREEL, &[&["oci", "--systemd-cgroup"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    }
+
+    fn show(&self, unit: &str, property: &str) -> String {
+        let args = ["--user", "show", "--value", "-p", property, unit];
+        text(&self.in_session("systemctl", &args).stdout).trim().to_owned()
     }
 
     fn home(&self) -> PathBuf {
@@ -336,4 +365,65 @@ fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap();
     let said = text(&output.stderr);
     assert!(output.status.success() || program == "userdel", "{program} {args:?}: {said}");
+}
+
+#[test]
+fn an_ordinary_user_s_containers_are_his_own_systemd_s() {
+    let (true, Some(place)) = (with_systemd(), Place::new()) else { return };
+    if !on_v2() {
+        say("skipped: users have control groups of their own in v2 alone");
+        return;
+    }
+    let user = User::new();
+    let unit = Unit::new("user");
+    let theirs = place.bundle("x", &["true"], |_| {});
+    let theirs: Value = serde_json::from_slice(&fs::read(theirs.join("config.json")).unwrap()).unwrap();
+    let bundle = user.home().join("bundle");
+    fs::create_dir(&bundle).unwrap();
+    chown(&bundle, Some(user.id), Some(user.id)).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    user.ok(&["spec", "--rootless", "--bundle", bundle]);
+    let config = Path::new(bundle).join("config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    spec["root"] = theirs["root"].clone();
+    spec["process"]["terminal"] = json!(false);
+    spec["process"]["args"] = json!(["sleep", "1000"]);
+    spec["linux"]["cgroupsPath"] = json!(format!(":creeltest:{}", unit.id));
+    spec["linux"]["resources"] = json!({ "pids": { "limit": 20 }, "memory": { "limit": 64 << 20 } });
+    fs::write(&config, serde_json::to_vec(&spec).unwrap()).unwrap();
+
+    user.ok(&["run", "--detach", "--bundle", bundle, &unit.id]);
+    let state: Value = serde_json::from_str(&user.ok(&["state", &unit.id])).unwrap();
+    let pid = state["pid"].as_i64().unwrap() as i32;
+    let above = format!("/user.slice/user-{0}.slice/user@{0}.service/user.slice", user.id);
+    assert_eq!(groups(pid), [format!("{above}/{}", unit.scope)]);
+    for (property, value) in
+        [("ActiveState", "active"), ("TasksMax", "20"), ("MemoryMax", "67108864"), ("Delegate", "yes")]
+    {
+        assert_eq!(user.show(&unit.scope, property), value, "{property}");
+    }
+    assert_eq!(user.ok(&["exec", &unit.id, "id", "-u"]), "0");
+    let file = user.home().join("pid");
+    user.ok(&["exec", "--detach", "--pid-file", file.to_str().unwrap(), &unit.id, "sleep", "1000"]);
+    let second: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
+    assert_eq!(groups(second), groups(pid), "what is executed is held to the same limits");
+    user.ok(&["update", "--pids-limit", "30", &unit.id]);
+    assert_eq!(user.show(&unit.scope, "TasksMax"), "30");
+    user.ok(&["pause", &unit.id]);
+    assert!(user.ok(&["state", &unit.id]).contains("paused"));
+    user.ok(&["resume", &unit.id]);
+    user.ok(&["kill", &unit.id, "KILL"]);
+    eventually("the end", || !lives(pid) && !lives(second));
+    user.ok(&["delete", &unit.id]);
+    eventually("the end of the unit", || user.show(&unit.scope, "LoadState") == "not-found");
+
+    // Without a session there is no systemd that could be asked.
+    let root = user.home().join("root");
+    let mut command = user.command(CREEL);
+    command.args(["oci", "--systemd-cgroup", "--root", root.to_str().unwrap(), "run", "--bundle", bundle]);
+    let output = command.arg(&unit.id).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("XDG_RUNTIME_DIR"), "{said}");
+    assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+    place.finish();
 }
