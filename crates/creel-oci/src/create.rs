@@ -93,11 +93,6 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
 
 /// `restore`: as [`run`], but CRIU makes the processes.
 pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
-    if o.systemd {
-        return Err(Error::Invalid(
-            "restore makes control groups by files only: leave out --systemd-cgroup".into(),
-        ));
-    }
     let criu = criu::find()?;
     let images = criu::image_dir(parsed)?;
     let mut parsed = parsed.clone();
@@ -114,7 +109,17 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let cgroup = groups::make(o, &record.group, &order.spec)?;
         record.group = cgroup.clone().map_or(Group::None, Group::Made);
         entry.store(&record)?;
-        let what = criu::Restoring { spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
+        let mut unit = None;
+        let mut by_systemd = |pid: i32| {
+            unit = Some(groups::make_unit(o, &order.spec, entry.id(), pid)?);
+            Ok(())
+        };
+        let what = criu::Restoring {
+            spec: &order.spec,
+            rootfs: &order.rootfs,
+            cgroup: cgroup.as_ref(),
+            by_pid: if o.systemd { Some(&mut by_systemd) } else { None },
+        };
         let mut master = None;
         let mut notified = |script: &str, pid: i32, fd: Option<OwnedFd>| {
             o.log.debug(&format!("CRIU notifies: {script}"));
@@ -125,7 +130,11 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             }
             Ok(())
         };
-        let pid = criu::restore(&parsed, &what, &criu, &images, &mut notified)?;
+        let restored = criu::restore(&parsed, what, &criu, &images, &mut notified);
+        if let Some(unit) = unit {
+            record.group = Group::Made(unit);
+        }
+        let pid = restored?;
         keep(&order, &entry, &mut record, pid)?;
         // CRIU has put the processes into a time namespace of their own; further ones are to join it.
         let mut spec = order.spec.clone();

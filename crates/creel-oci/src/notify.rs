@@ -45,7 +45,8 @@ pub(crate) fn is_wanted() -> bool {
 pub(crate) fn offer(entry: &Entry, root: &Path, spec: &mut Spec) -> Result<()> {
     entry.make_dir(DIRECTORY)?;
     let source = root.join(entry.id()).join(DIRECTORY);
-    let source = source.to_str().ok_or_else(|| Error::Invalid(format!("{} is not UTF-8", source.display())))?;
+    let source =
+        source.to_str().ok_or_else(|| Error::Invalid(format!("{} is not UTF-8", source.display())))?;
     spec.mounts.push(Mount {
         destination: PLACE.into(),
         source: Some(source.into()),
@@ -115,8 +116,7 @@ impl Notify {
     /// Waits until the container is ready, or has ended.
     pub(crate) fn wait(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
         loop {
-            let mut fds =
-                [PollFd::new(self, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+            let mut fds = [PollFd::new(self, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(Error::call("poll", e)),

@@ -9,6 +9,7 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process;
 use creel_types::spec::*;
 
+use crate::notifying::{Agent, notifying};
 use crate::support::read;
 use crate::support::*;
 
@@ -176,4 +177,20 @@ pub(crate) fn an_ordinary_user_with_a_range_of_ids() {
     assert_eq!(words, [&["7", "8", "9"][..], &maps, &["0"]].concat(), "{said}");
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(path(&dir, "upper/tmp/made")).unwrap().uid(), 300_006);
+}
+
+pub(crate) fn an_ordinary_user_has_calls_answered() {
+    let dir = scratch();
+    let rootfs = overlay(dir.path());
+    let socket = path(&dir, "agent.sock");
+    let mut agent = Agent::start(&socket);
+    std::os::unix::fs::chown(&socket, Some(USER), Some(USER)).unwrap();
+    for privileges in [false, true] {
+        let mut wanted = spec("mkdir /tmp/x; echo done");
+        wanted.process.as_mut().unwrap().no_new_privileges = !privileges;
+        wanted.linux.as_mut().unwrap().seccomp = Some(notifying(&socket));
+        let said = as_user(dir.path(), || run_it(&wanted, &rootfs));
+        assert!(said.contains("Invalid cross-device link") && said.ends_with("done\n0"), "{said}");
+        assert!(agent.line().contains("\"status\":\"creating\""));
+    }
 }

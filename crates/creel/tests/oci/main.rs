@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod checkpoint;
 mod foreground;
 mod labels;
 mod lifecycle;

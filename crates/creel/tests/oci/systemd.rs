@@ -158,14 +158,7 @@ fn a_unit_goes_with_its_container() {
     let bundle = unit.bundle(&place, &["sleep", "1000"], |_| {});
     // Deleted while it runs, and while it is frozen.
     for paused in [false, true] {
-        place.quiet(&[
-            "--systemd-cgroup",
-            "run",
-            "--detach",
-            "--bundle",
-            bundle.to_str().unwrap(),
-            &unit.id,
-        ]);
+        place.quiet(&["--systemd-cgroup", "run", "--detach", "--bundle", bundle.to_str().unwrap(), &unit.id]);
         assert_eq!(show(&unit.scope, "ActiveState"), "active");
         let pid = place.pid(&unit.id);
         if paused {
@@ -245,8 +238,7 @@ impl Service {
         let service = Service(format!("creeltest-{name}{}.service", std::process::id()));
         let mut command = Command::new("systemd-run");
         command.args(["--service-type=notify", "--collect", "--unit", &service.0]).arg(CREEL);
-        let output =
-            command.args(["oci", "--root"]).arg(place.root()).args(args).output().unwrap();
+        let output = command.args(["oci", "--root"]).arg(place.root()).args(args).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         service
     }
