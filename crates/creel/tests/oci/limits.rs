@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -90,5 +91,54 @@ fn events_come_until_the_container_ends_and_tell_of_oom() {
     place.ok(&["delete", "--force", "c"]);
     assert!(lines.all(|line| line.is_ok()));
     assert!(events.wait().unwrap().success());
+    place.finish();
+}
+
+/// A call of the runtime that believes a directory to be resctrl's, which no machine here has: its own mountinfo names
+/// it so, in a mount namespace of its own.
+fn with_resctrl(place: &Place, resctrl: &Path, args: &[&str]) -> Output {
+    let told = place.dir.path().join("mountinfo");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let name = resctrl.to_str().unwrap().replace(' ', "\\040");
+    fs::write(&told, format!("{mounts}9999 1 0:999 / {name} rw - resctrl resctrl rw\n")).unwrap();
+    let script = "mount --bind \"$TOLD\" /proc/$$/mountinfo && exec \"$@\"";
+    let command = place.command(args);
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    inside.arg(command.get_program()).args(command.get_args());
+    inside.env("TOLD", told).stdin(Stdio::null());
+    let log = fs::File::create(place.dir.path().join("resctrl.log")).unwrap();
+    inside.stdout(Stdio::null()).stderr(log);
+    let status = inside.status().unwrap();
+    let stderr = fs::read(place.dir.path().join("resctrl.log")).unwrap();
+    Output { status, stdout: Vec::new(), stderr }
+}
+
+#[test]
+fn a_class_of_cache_goes_with_its_container() {
+    let Some(place) = Place::new() else { return };
+    let resctrl = place.dir.path().join("a resctrl");
+    fs::create_dir(&resctrl).unwrap();
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"]["intelRdt"] = json!({ "l3CacheSchema": "L3:0=f" });
+    });
+    let create = ["create", "--bundle", bundle.to_str().unwrap(), "c"];
+    let made = with_resctrl(&place, &resctrl, &create);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let class = resctrl.join("c");
+    let read = |name: &str| fs::read_to_string(class.join(name)).unwrap();
+    assert_eq!(read("tasks"), format!("{}\n", place.pid("c")));
+    assert_eq!(read("schemata"), "L3:0=f\n");
+    // The kernel's directories go with the files in them; these do not.
+    let empty = || ["tasks", "schemata"].iter().for_each(|name| fs::remove_file(class.join(name)).unwrap());
+    empty();
+    let gone = with_resctrl(&place, &resctrl, &["delete", "--force", "c"]);
+    assert!(gone.status.success() && !class.exists(), "{}", text(&gone.stderr));
+
+    // Somebody else's of the same name is neither taken nor removed.
+    fs::create_dir(&class).unwrap();
+    let made = with_resctrl(&place, &resctrl, &create);
+    assert!(text(&made.stderr).contains("not this container's"), "{}", text(&made.stderr));
+    assert!(class.exists());
     place.finish();
 }

@@ -257,7 +257,8 @@ impl Drop for Service {
 #[test]
 fn a_service_hears_that_its_container_is_ready() {
     let (true, Some(place)) = (with_systemd(), Place::new()) else { return };
-    let bundle = place.bundle("n", &["sh", "-c", &ready_and("exec sleep 1000")], |spec| {
+    let script = ready_and("trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    let bundle = place.bundle("n", &["sh", "-c", &script], |spec| {
         with_notifier(spec, "STATUS=soon\nREADY=1\nMAINPID=1");
     });
     // In the foreground the runtime stays, and is whom systemd looks after.
