@@ -65,6 +65,12 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     if matches!(status, Status::Created | Status::Creating | Status::Stopped) {
         return Err(Error::State(format!("Container cannot be checkpointed in {} state", status.word())));
     }
+    if parsed.on("lazy-pages") && parsed.text("page-server").is_none() {
+        // CRIU would wait at a port that nobody knows until all memory has been fetched from it.
+        return Err(Error::Invalid(
+            "--lazy-pages needs --page-server ADDRESS:PORT, where the memory is fetched from".into(),
+        ));
+    }
     let criu = find()?;
     let spec = loaded.entry.spec()?;
     let images = image_dir(parsed)?;

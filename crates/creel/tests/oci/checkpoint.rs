@@ -55,6 +55,8 @@ fn what_cannot_be_checkpointed_is_told() {
     let said = place.fails(1, &["checkpoint", "c"]);
     assert_eq!(said, "Container cannot be checkpointed in created state");
     place.start("c");
+    let said = place.fails(1, &["checkpoint", "--lazy-pages", "c"]);
+    assert!(said.contains("--page-server"), "{said}");
     let images = place.dir.path().join("images");
     let mut without = place.command(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
     let output = without.env("PATH", "/nonexistent").output().unwrap();
