@@ -1,10 +1,11 @@
 //! A container that exists: its record, and verbs that are one step: `start`, `state`, `pause`, `resume`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use creel_runtime::hooks::{self, State};
 
 use crate::error::{Error, Result};
+use crate::notify::Notify;
 use crate::options::Options;
 use crate::out;
 use crate::record::{Record, Status};
@@ -79,6 +80,10 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     let Some(connection) = loaded.entry.connect_gate()? else {
         return Err(Error::State("cannot start a container that has stopped".into()));
     };
+    let notify = match Notify::listen(&loaded.entry)? {
+        Some(notify) => Some((notify, loaded.init()?)),
+        None => None,
+    };
     let warnings = match creel_runtime::open_gate(connection) {
         Ok(warnings) => warnings,
         Err(error) if !failed_in_hook(&error) && has_no_program(&loaded) => {
@@ -103,7 +108,11 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
         end(o, &root, &loaded);
         return Err(error);
     }
-    Ok(())
+    loaded.entry.unlock();
+    match notify {
+        Some((notify, pidfd)) => notify.wait(loaded.record.pid, pidfd.as_fd()),
+        None => Ok(()),
+    }
 }
 
 /// Whether the Spec names no process.

@@ -15,6 +15,7 @@ use crate::flags::Parsed;
 use crate::foreground::Foreground;
 use crate::groups::{self, Made};
 use crate::inherited::Inherited;
+use crate::notify::{self, Notify};
 use crate::options::{self, Options};
 use crate::order::{self, Order};
 use crate::procfs;
@@ -59,6 +60,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
             None => None,
         };
+        let notify = Notify::listen(&entry)?;
         let started = created.start().map_err(|error| match error {
             creel_runtime::Error::Program { .. } => Error::Program(error).during(NOT_STARTED),
             _ => not_started(error),
@@ -67,17 +69,22 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record)?;
         entry.unlock();
-        Ok((foreground, started, console))
+        Ok((foreground, started, console, notify))
     })();
-    let (foreground, started, console) = match made {
+    let (foreground, started, console, notify) = match made {
         Ok(made) => made,
         Err(error) => {
             give_up(o, &root, &entry, &record);
             return Err(error);
         }
     };
-    let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(started.pid, started.pidfd.as_fd(), console)?;
+    let Some(foreground) = foreground else {
+        if let Some(notify) = notify {
+            notify.wait(started.pid, started.pidfd.as_fd())?;
+        }
+        return Ok(0);
+    };
+    let code = foreground.wait(started.pid, started.pidfd.as_fd(), console, notify.as_ref())?;
     if !keep {
         tidy_up(o, &root, &entry, &record);
     }
@@ -86,11 +93,6 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
 
 /// `restore`: as [`run`], but CRIU makes the processes.
 pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
-    if o.systemd {
-        return Err(Error::Invalid(
-            "restore makes control groups by files only: leave out --systemd-cgroup".into(),
-        ));
-    }
     let criu = criu::find()?;
     let images = criu::image_dir(parsed)?;
     let mut parsed = parsed.clone();
@@ -107,7 +109,17 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let cgroup = groups::make(o, &record.group, &order.spec)?;
         record.group = cgroup.clone().map_or(Group::None, Group::Made);
         entry.store(&record)?;
-        let what = criu::Restoring { spec: &order.spec, rootfs: &order.rootfs, cgroup: cgroup.as_ref() };
+        let mut unit = None;
+        let mut by_systemd = |pid: i32| {
+            unit = Some(groups::make_unit(o, &order.spec, entry.id(), pid)?);
+            Ok(())
+        };
+        let what = criu::Restoring {
+            spec: &order.spec,
+            rootfs: &order.rootfs,
+            cgroup: cgroup.as_ref(),
+            by_pid: if o.systemd { Some(&mut by_systemd) } else { None },
+        };
         let mut master = None;
         let mut notified = |script: &str, pid: i32, fd: Option<OwnedFd>| {
             o.log.debug(&format!("CRIU notifies: {script}"));
@@ -118,7 +130,11 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             }
             Ok(())
         };
-        let pid = criu::restore(&parsed, &what, &criu, &images, &mut notified)?;
+        let restored = criu::restore(&parsed, what, &criu, &images, &mut notified);
+        if let Some(unit) = unit {
+            record.group = Group::Made(unit);
+        }
+        let pid = restored?;
         keep(&order, &entry, &mut record, pid)?;
         // CRIU has put the processes into a time namespace of their own; further ones are to join it.
         let mut spec = order.spec.clone();
@@ -150,7 +166,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         }
     };
     let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.wait(record.pid, pidfd.as_fd(), relay)?;
+    let code = foreground.wait(record.pid, pidfd.as_fd(), relay, None)?;
     tidy_up(o, &root, &entry, &record);
     Ok(code)
 }
@@ -295,6 +311,9 @@ fn make(
     {
         hooks.poststart.clear();
     }
+    if notify::is_wanted() {
+        notify::offer(entry, &o.root, spec.to_mut())?;
+    }
     let mut options = CreateOptions::new(entry.id(), &spec, &order.bundle, &rootfs);
     options.stdio = order::own_stdio();
     // What the creator does while the process is at work: so much less is left to do afterwards.
@@ -348,6 +367,10 @@ fn make(
             _ => not_started(error),
         }
     })?;
+    record.resctrl = order.spec.linux.as_ref().and_then(|linux| linux.intel_rdt.clone());
+    if record.resctrl.is_some() && record.pid != 0 {
+        entry.store(record)?;
+    }
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
     o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));
@@ -390,6 +413,9 @@ fn undo(o: &Options, root: &Root, entry: &Entry, record: &Record) {
     }
     // A group that was only intended may be somebody else's: creating it undoes itself.
     if made && let Err(error) = record.group.remove() {
+        o.log.warn(&error.to_string());
+    }
+    if let Err(error) = creel_runtime::rdt::release(&record.id, record.resctrl.as_ref()) {
         o.log.warn(&error.to_string());
     }
     if let Err(error) = root.remove(entry) {

@@ -87,6 +87,7 @@ pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) 
     kill(record)?;
     tidy_host_root(record)?;
     record.group.remove()?;
+    creel_runtime::rdt::release(&record.id, record.resctrl.as_ref())?;
     root.remove(entry)?;
     poststop(o, record);
     Ok(())

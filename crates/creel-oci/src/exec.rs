@@ -49,6 +49,8 @@ pub(crate) fn exec(
     let cgroup = loaded.record.group.open()?;
     let below: Vec<String> = parsed.all("cgroup").collect();
     let doors = doors(cgroup.as_ref(), &below, loaded.record.pid)?;
+    // An ordinary user's own systemd has to move the process, which need not be in that systemd's groups now.
+    let users = cgroup.as_ref().filter(|group| doors.is_none() && group.unit().is_some_and(|unit| unit.user));
     let init = loaded.init()?;
 
     let initial = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
@@ -67,12 +69,15 @@ pub(crate) fn exec(
         spec: &spec,
         process: &process,
         stdio: order::own_stdio(),
-        cgroup: cgroup.as_ref(),
+        cgroup: if users.is_some() { None } else { cgroup.as_ref() },
         doors,
         life: if detach { Life::Detached } else { Life::WithCreator },
         preserve_fds,
     })
     .map_err(not_started)?;
+    if let Some(group) = users {
+        creel_cgroup::systemd::adopt(group, waiting.pid)?;
+    }
     let relay = match &foreground {
         Some(foreground) => waiting.console.take().map(|console| foreground.join(console)).transpose()?,
         None => None,
@@ -91,7 +96,7 @@ pub(crate) fn exec(
     }
     match foreground {
         None => Ok(0),
-        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), relay),
+        Some(foreground) => foreground.wait(execed.pid, execed.pidfd.as_fd(), relay, None),
     }
 }
 

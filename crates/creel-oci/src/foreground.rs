@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
 use crate::error::{Error, Result};
+use crate::notify::Notify;
 
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
@@ -40,10 +41,17 @@ impl Foreground {
         Relay::begin(master)
     }
 
-    /// Waits for the end of a child; returns its exit code, or 128 + the signal that ended it.
-    pub(crate) fn wait(self, pid: i32, pidfd: BorrowedFd<'_>, mut relay: Option<Relay>) -> Result<i32> {
+    /// Waits for the end of a child; returns its exit code, or 128 + the signal that ended it. When it is ready, the
+    /// host is told to look after this process, which ends with it.
+    pub(crate) fn wait(
+        self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        mut relay: Option<Relay>,
+        notify: Option<&Notify>,
+    ) -> Result<i32> {
         loop {
-            let ended = self.turn(pid, pidfd, relay.as_mut())?;
+            let ended = self.turn(pid, pidfd, relay.as_mut(), notify)?;
             if let Some(ended) = ended {
                 if let Some(relay) = &mut relay {
                     relay.drain();
@@ -54,7 +62,13 @@ impl Foreground {
     }
 
     /// Waits until something happens, and sees to it.
-    fn turn(&self, pid: i32, pidfd: BorrowedFd<'_>, relay: Option<&mut Relay>) -> Result<Option<Ended>> {
+    fn turn(
+        &self,
+        pid: i32,
+        pidfd: BorrowedFd<'_>,
+        relay: Option<&mut Relay>,
+        notify: Option<&Notify>,
+    ) -> Result<Option<Ended>> {
         let mut fds =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
         let stdin = rustix::stdio::stdin();
@@ -62,6 +76,9 @@ impl Foreground {
         if let (Some(relay), Some((master, input))) = (relay.as_ref(), wanted) {
             fds.push(PollFd::new(&relay.master, master));
             fds.push(PollFd::from_borrowed_fd(stdin, input));
+        }
+        if let Some(notify) = notify {
+            fds.push(PollFd::new(notify, PollFlags::IN));
         }
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -74,6 +91,10 @@ impl Foreground {
             self.take_signals(pidfd, Some(relay))?;
         } else {
             self.take_signals(pidfd, None)?;
+        }
+        if let Some(notify) = notify {
+            // A service manager that is gone is no reason to end the container.
+            let _ = notify.pass_on(process::pid());
         }
         let ended = reap(pid);
         if ended.is_none() && !got[1].is_empty() && !is_child(pidfd) {

@@ -239,6 +239,18 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_sized_in_either_spelling() {
+        for name in ["pageSize", "pagesize"] {
+            let text = format!(
+                r#"{{"ociVersion": "1.3.0", "linux": {{"resources": {{"hugepageLimits":
+                    [{{"{name}": "2MB", "limit": 4096}}]}}}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&text).unwrap();
+            assert_eq!(resources(&spec).hugepage_limits[0].page_size, "2MB");
+        }
+    }
+
+    #[test]
     fn no_tasks_or_no_limit() {
         for (version, want) in [
             ("1.0.2-dev", None),

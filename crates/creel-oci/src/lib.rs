@@ -28,6 +28,7 @@ mod id;
 mod inherited;
 mod list;
 mod log;
+mod notify;
 mod options;
 mod order;
 mod out;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use creel_cgroup::{Cgroup, Hierarchies};
-use creel_types::spec::Hook;
+use creel_types::spec::{Hook, IntelRdt};
 use serde::{Deserialize, Serialize};
 
 use crate::procfs;
@@ -46,6 +46,9 @@ pub(crate) struct Record {
     /// Hooks that are run by whoever deletes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) poststop: Vec<Hook>,
+    /// What it has of resctrl, which goes with it; only once it has it, for what bears its name before is another's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resctrl: Option<IntelRdt>,
     /// Whether it is still being created, or was when its creator was killed.
     #[serde(skip)]
     pub(crate) creating: bool,
@@ -131,6 +134,7 @@ impl Record {
             rootless: false,
             poststart: Vec::new(),
             poststop: Vec::new(),
+            resctrl: None,
             creating: false,
         }
     }

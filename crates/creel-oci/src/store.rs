@@ -314,6 +314,19 @@ impl Entry {
         self.write(CONFIG, &bytes)
     }
 
+    /// Makes a directory that everybody may read.
+    pub(crate) fn make_dir(&self, name: &str) -> Result<()> {
+        let failed = |e| Error::on("mkdir", format!("{name} of container {}", self.id), e);
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+        // Whatever the umask is.
+        rustix::fs::chmodat(&self.fd, name, Mode::from_raw_mode(0o755), AtFlags::empty()).map_err(failed)
+    }
+
+    /// Whether there is something of that name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Makes the socket at which the created process waits.
     pub(crate) fn make_gate(&self) -> Result<OwnedFd> {
         let failed = |e: Errno| Error::call("cannot make the socket that starts the container", e);
@@ -338,7 +351,7 @@ impl Entry {
 
     /// Whether the gate is there, which means that nobody has gone through.
     pub(crate) fn has_gate(&self) -> bool {
-        rustix::fs::statat(&self.fd, GATE, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        self.has(GATE)
     }
 
     /// Takes the gate away: the container was started.

@@ -86,11 +86,13 @@ pub(crate) struct Luggage {
     pub(crate) joins: Joins,
     pub(crate) life: Life,
     pub(crate) preserve_fds: Vec<i32>,
+    /// Whether a creator without rights may look into this process: nobody else is in its pid namespace.
+    pub(crate) traceable: bool,
 }
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage { plan, filter, stdio, hooks, sources, gate, joins, life, preserve_fds } = luggage;
+    let Luggage { plan, filter, stdio, hooks, sources, gate, joins, life, preserve_fds, traceable } = luggage;
     let mut init = Init {
         reporter,
         joins,
@@ -109,6 +111,7 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         gate,
         life,
         preserve_fds,
+        traceable,
         timings: Vec::new(),
     };
     process::umask(0);
@@ -153,6 +156,7 @@ struct Init {
     gate: Option<OwnedFd>,
     life: Life,
     preserve_fds: Vec<i32>,
+    traceable: bool,
     timings: Vec<Timing>,
 }
 
@@ -321,7 +325,12 @@ impl Init {
             Step::Process { process } => self.process(plan, process),
             Step::Gate => self.gate(),
             Step::Seccomp => match &self.filter {
-                Some(filter) => filter.load(&self.reporter),
+                Some(filter) => {
+                    if self.traceable && filter.is_fetched() {
+                        process::set_dumpable(true)?;
+                    }
+                    filter.load(&self.reporter)
+                }
                 None => Ok(()),
             },
             Step::Execute => match &self.exec {

@@ -209,9 +209,11 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     };
     let mut timings = vec![("plan".to_string(), micros(begun))];
 
+    let dumpable = in_user_namespace && !idmap::may_mount();
     let cloning = Instant::now();
     let what = Clone { flags, cgroup: group.as_ref().map(AsFd::as_fd) };
     let luggage = Luggage {
+        traceable: dumpable && plan.new_namespaces.contains(&NamespaceKind::Pid),
         plan,
         filter,
         stdio,
@@ -223,7 +225,6 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         preserve_fds: o.preserve_fds,
     };
     let body = |reporter| child::run(luggage, reporter);
-    let dumpable = in_user_namespace && !idmap::may_mount();
     let mut child = namespaces::inside(&joins, |_| match join_user {
         Some(user) => {
             let stage = Some(Stage { user, pid: join_pid });

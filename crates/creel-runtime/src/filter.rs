@@ -177,6 +177,11 @@ impl Filter {
         (rest.is_empty() && !filter.program.is_empty()).then_some(filter)
     }
 
+    /// Whether somebody takes a descriptor out of the process that loads it.
+    pub(crate) fn is_fetched(&self) -> bool {
+        self.notice.is_some()
+    }
+
     /// Loads it into the calling process. With notifications this returns when the agent has the descriptor; no system
     /// call is made between.
     pub(crate) fn load(&self, reporter: &Reporter) -> Result<(), Fault> {
@@ -228,7 +233,14 @@ fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd)
     let broken = |e: &dyn std::fmt::Display| Error::setup("cannot take the filter's listener", e);
     let notice = read_notice(memory).map_err(|e| broken(&e))?;
     let pid = pid_of(process).ok_or_else(|| broken(&"its process is gone"))?;
-    let Some(listener) = take(number, process, socket).map_err(|e| broken(&plain(&e)))? else {
+    let refused = |e: std::io::Error| match e.raw_os_error() {
+        Some(libc::EPERM) => broken(
+            &"operation not permitted: who is not root may take it from a new container with a pid namespace of its \
+              own only; run this as root, or use a filter without SCMP_ACT_NOTIFY",
+        ),
+        _ => broken(&plain(&e)),
+    };
+    let Some(listener) = take(number, process, socket).map_err(refused)? else {
         return Ok(());
     };
     let mut state = notice.state;

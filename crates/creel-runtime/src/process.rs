@@ -286,6 +286,10 @@ fn limits(plan: &ProcessPlan, procfs: Option<&Procfs>, reporter: &Reporter) -> R
             Err(fault) if fault.errno == Some(libc::EINVAL) => reporter.warn(format!(
                 "the AppArmor profile {profile} was not set: AppArmor is disabled or not supported here"
             )),
+            Err(mut fault) if fault.errno == Some(libc::ENOENT) => {
+                fault.message = "no such profile is loaded; load it with apparmor_parser(8)".into();
+                return Err(fault.context(format!("AppArmor profile {profile}")));
+            }
             other => other.map_err(|fault| fault.context(format!("AppArmor profile {profile}")))?,
         }
     }

@@ -4,7 +4,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use creel_types::spec::{IntelRdt, Spec};
+use creel_sys::kernelfs::unescape;
+use creel_types::spec::IntelRdt;
 
 use crate::Error;
 use crate::error::plain;
@@ -13,7 +14,7 @@ use crate::error::plain;
 fn mounted(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        right.starts_with("resctrl ").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        right.starts_with("resctrl ").then(|| left.split(' ').nth(4).map(|at| unescape(at).into()))?
     })
 }
 
@@ -150,12 +151,11 @@ impl<'a> Plan<'a> {
 }
 
 /// Removes what a container had in resctrl: its class if it was its own, and its monitoring group. For whoever deletes
-/// the container; nothing happens if the Spec asks for nothing.
+/// the container; nothing happens if it asked for nothing.
 ///
 /// # Errors
 /// [`Error::Setup`] when a directory cannot be removed.
-pub fn release(id: &str, spec: &Spec) -> Result<(), Error> {
-    let wanted = spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref());
+pub fn release(id: &str, wanted: Option<&IntelRdt>) -> Result<(), Error> {
     match Plan::find(id, wanted) {
         Ok(Some(plan)) => plan
             .remove()
@@ -178,6 +178,7 @@ mod tests {
         let text =
             "22 27 0:21 / /proc rw - proc proc rw\n40 30 0:3 / /sys/fs/resctrl rw - resctrl resctrl rw\n";
         assert_eq!(mounted(text), Some("/sys/fs/resctrl".into()));
+        assert_eq!(mounted("40 30 0:3 / /a\\040b rw - resctrl resctrl rw\n"), Some("/a b".into()));
         assert_eq!(mounted("22 27 0:21 / /resctrl rw - proc resctrl rw\n"), None);
     }
 

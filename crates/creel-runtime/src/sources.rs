@@ -101,7 +101,7 @@ impl Sources {
                 }
                 Step::BindDevice { device } => devices
                     .tree(device, &plan.steps)
-                    .and_then(|made| made.map_or_else(|| open_device(device), Ok))
+                    .and_then(|made| made.map_or_else(|| open_device(device, devices.lacks), Ok))
                     .map(|tree| drop(sources.trees.insert(number, tree))),
                 Step::Mount { .. } | Step::BindInit { .. } if far => sources.prepare(number, step),
                 // The child cannot make a namespace for it: it knows no process by the number that procfs shows.
@@ -153,7 +153,7 @@ impl Sources {
                 tree
             }
             Step::BindInit { source, .. } => apply::open_source(source, false)?,
-            Step::BindDevice { device } => open_device(device)?,
+            Step::BindDevice { device } => open_device(device, NO_RIGHT)?,
             _ => return Ok(None),
         }))
     }
@@ -244,7 +244,14 @@ pub(crate) fn open_namespace(kind: NamespaceKind, path: &str) -> Result<OwnedFd,
 struct MadeDevices {
     place: Option<OwnedFd>,
     count: u32,
+    /// Why a node could not be made.
+    lacks: &'static str,
 }
+
+/// What is missing to make device nodes for a user namespace.
+const NO_RIGHT: &str = "making one takes root on the host";
+const OLD_KERNEL: &str = "making one takes Linux 6.15 or later";
+const NO_ID: &str = "its owner has no id in the user namespace's maps";
 
 impl MadeDevices {
     /// `None` where that cannot be done: without the right to make nodes, or before Linux 6.15, whose mounts cannot be
@@ -258,8 +265,10 @@ impl MadeDevices {
         let (Some(uid), Some(gid)) =
             (IdMapping::host_id(uids, device.uid), IdMapping::host_id(gids, device.gid))
         else {
+            self.lacks = NO_ID;
             return Ok(None);
         };
+        self.lacks = NO_RIGHT;
         if self.place.is_none() {
             let mut options = MountOptions::default();
             options.attributes.set = creel_sys::mount::ATTR_NOSUID | creel_sys::mount::ATTR_NOEXEC;
@@ -283,22 +292,27 @@ impl MadeDevices {
         rustix::fs::chownat(place, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = rustix::fs::openat(place, &name, flags, Mode::empty())?;
+        self.lacks = OLD_KERNEL;
         Ok(apply::clone_of(&node, false).ok())
     }
 }
 
-/// The host's node of the same name, if it is that device.
-fn open_device(device: &DeviceNode) -> Result<OwnedFd, Fault> {
-    let tree = apply::open_source(&device.path, false)?;
+/// The host's node of the same name, if it is that device; `lacks` tells why none of the container's own was made.
+fn open_device(device: &DeviceNode, lacks: &str) -> Result<OwnedFd, Fault> {
+    let other = |what: &str| {
+        let DeviceNode { path, major, minor, .. } = device;
+        let text = format!(
+            "{what}, and a user namespace gets no node of its own here: {lacks}; make {path} with number \
+             {major}:{minor} on the host, or leave the device or the user namespace out"
+        );
+        Fault::new(ErrorKind::InvalidArgument, text)
+    };
+    let tree = apply::open_source(&device.path, false).map_err(|fault| match fault.errno {
+        Some(libc::ENOENT) => other(&format!("the host has no {}", device.path)),
+        _ => fault,
+    })?;
     let stat = rustix::fs::fstat(&tree)?;
     let same = FileType::from_raw_mode(stat.st_mode) == FileType::from_raw_mode(device.kind)
         && stat.st_rdev == creel_sys::dev::makedev(device.major, device.minor);
-    if !same {
-        let text = format!(
-            "the host's {} is not the device {}:{}, and no other can be given to a user namespace",
-            device.path, device.major, device.minor
-        );
-        return Err(Fault::new(ErrorKind::InvalidArgument, text));
-    }
-    Ok(tree)
+    if same { Ok(tree) } else { Err(other(&format!("the host's {} is another device", device.path))) }
 }

@@ -132,6 +132,7 @@ tests![
     an_ordinary_user_execs_into_his_container,
     what_an_ordinary_user_cannot_have_is_said,
     an_ordinary_user_with_a_range_of_ids,
+    an_ordinary_user_has_calls_answered,
 ];
 
 fn main() {

@@ -603,7 +603,8 @@ documents! {
 
     /// Limit of one size of huge pages.
     pub struct HugepageLimit {
-        /// Size like `2MB`.
+        /// Size like `2MB`. (Callers of runc, which does not tell cases of letters apart, also write `pagesize`.)
+        #[serde(alias = "pagesize")]
         pub page_size: String,
         /// Limit in bytes.
         pub limit: u64,

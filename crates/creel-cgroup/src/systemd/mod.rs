@@ -300,6 +300,30 @@ pub(crate) fn remove(group: &Cgroup) -> Result<()> {
     }
 }
 
+/// Has systemd move a process of the caller's into a unit of his. An ordinary user has to ask for it: he may not move
+/// processes between groups whose common parent is not his, as from a login session into his systemd's own.
+///
+/// # Errors
+/// [`Error::Systemd`] when systemd cannot be reached or refuses, also for a group that is no unit.
+pub fn adopt(group: &Cgroup, pid: i32) -> Result<()> {
+    let name = group.unit().map(|unit| unit.name.as_str()).unwrap_or_default();
+    let wrong = |why: &str| Error::Systemd {
+        what: format!("move process {pid} into the unit {name}"),
+        name: String::new(),
+        why: why.into(),
+    };
+    let unit = group.unit().ok_or_else(|| wrong("the group is none of systemd's"))?;
+    let number = u32::try_from(pid).map_err(|_| wrong("this is no process id"))?;
+    let pids = Value::Array("u".into(), vec![Value::Uint32(number)]);
+    let body = vec![Value::text(name), Value::text(""), pids];
+    unit.bus()?.call(MANAGER, "AttachProcessesToUnit", body).map(drop).map_err(|error| match error {
+        Error::Systemd { name: error, why, .. } => {
+            Error::Systemd { what: format!("move process {pid} into the unit {name}"), name: error, why }
+        }
+        other => other,
+    })
+}
+
 /// Tells systemd of new limits of a group that is a unit's; `r` becomes what the files are to get.
 pub(crate) fn update(group: &Cgroup, r: &mut Resources) -> Result<()> {
     match group.unit() {

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, OpenTreeFlags};
 use serde::{Deserialize, Serialize};
 
-use self::rpc::{Message, Notified, Task, Worker};
+use self::rpc::{Message, Notified, Placing, Task, Worker};
 use crate::container;
 use crate::delete;
 use crate::error::{Error, Result};
@@ -66,6 +66,12 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     if matches!(status, Status::Created | Status::Creating | Status::Stopped) {
         return Err(Error::State(format!("Container cannot be checkpointed in {} state", status.word())));
     }
+    if parsed.on("lazy-pages") && parsed.text("page-server").is_none() {
+        // CRIU would wait at a port that nobody knows until all memory has been fetched from it.
+        return Err(Error::Invalid(
+            "--lazy-pages needs --page-server ADDRESS:PORT, where the memory is fetched from".into(),
+        ));
+    }
     let criu = find()?;
     let spec = loaded.entry.spec()?;
     let images = image_dir(parsed)?;
@@ -104,7 +110,7 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     if let Some(fd) = status_fd {
         check_status_fd(fd)?;
     }
-    let worker = Worker { criu: &criu, entry: None, mount: None, inherit: Vec::new() };
+    let worker = Worker { criu: &criu, entry: None, mount: None, inherit: Vec::new(), by_pid: None };
     let mut notified = |script: &str, _: i32, _: Option<OwnedFd>| {
         o.log.debug(&format!("CRIU notifies: {script}"));
         if let ("status-ready", Some(fd)) = (script, status_fd) {
@@ -148,14 +154,16 @@ pub(crate) struct Restoring<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Path,
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// Moves CRIU, and with it what it restores, into a group that is made for it.
+    pub(crate) by_pid: Option<Placing<'a>>,
 }
 
 /// Has CRIU bring the processes back as children of this one; returns the first one's process id. `notified` is told of
 /// the steps, and given the terminal.
-pub(crate) fn restore(
+pub(crate) fn restore<'a>(
     parsed: &Parsed,
-    what: &Restoring<'_>,
-    criu: &Path,
+    what: Restoring<'a>,
+    criu: &'a Path,
     images: &Path,
     notified: Notified<'_>,
 ) -> Result<i32> {
@@ -193,6 +201,7 @@ pub(crate) fn restore(
         entry: what.cgroup.map(Cgroup::entry).transpose()?,
         mount: Some(what.rootfs.to_owned()),
         inherit: joined.iter().map(|(_, file)| file.as_raw_fd()).collect(),
+        by_pid: what.by_pid,
     };
     let restored =
         worker.run(task, &opts, notified).map_err(|e| failed("RESTORE", &e, parsed, images, task))?;

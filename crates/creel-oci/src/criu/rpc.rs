@@ -172,14 +172,19 @@ pub(crate) struct Worker<'a> {
     pub(crate) mount: Option<PathBuf>,
     /// Descriptors that it inherits under the same numbers, besides the first three.
     pub(crate) inherit: Vec<i32>,
+    /// Moves CRIU into a group that is made for it.
+    pub(crate) by_pid: Option<Placing<'a>>,
 }
+
+/// Puts the process of that id into a control group.
+pub(crate) type Placing<'a> = &'a mut dyn FnMut(i32) -> Result<()>;
 
 /// What CRIU reports on its way: the step's name, the process id it concerns, a descriptor.
 pub(crate) type Notified<'n> = &'n mut dyn FnMut(&str, i32, Option<OwnedFd>) -> Result<()>;
 
 impl Worker<'_> {
     /// Has CRIU do one task; returns the process id of what was restored.
-    pub(crate) fn run(self, task: Task, opts: &Message, notified: Notified<'_>) -> Result<Option<i32>> {
+    pub(crate) fn run(mut self, task: Task, opts: &Message, notified: Notified<'_>) -> Result<Option<i32>> {
         let pair =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair.map_err(|e| Error::call("socketpair", e))?;
@@ -188,8 +193,8 @@ impl Worker<'_> {
         let unified = self.entry.as_ref().and_then(Entry::unified);
         let cloned =
             clone(&Clone { flags, cgroup: unified }).map_err(|e| Error::call("cannot clone for CRIU", e))?;
-        let pidfd = match cloned {
-            Cloned::Parent { pidfd, .. } => pidfd,
+        let (pid, pidfd) = match cloned {
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
             Cloned::Child => {
                 let _ = self.become_criu(&prepared, &theirs);
                 exit_now(127)
@@ -198,7 +203,9 @@ impl Worker<'_> {
         drop(theirs);
         let mut request = Message::default();
         request.number(1, task as i64).inner(2, opts);
-        let done = converse(ours.as_fd(), task, &request, notified);
+        // CRIU does nothing until it is asked.
+        let placed = self.by_pid.take().map_or(Ok(()), |place| place(pid));
+        let done = placed.and_then(|()| converse(ours.as_fd(), task, &request, notified));
         // Its end is what lets a waiting CRIU go.
         drop(ours);
         let _ = wait(Whom::Pidfd(pidfd.as_fd()), true);

@@ -49,13 +49,13 @@ pub(crate) fn agent(arguments: &[String]) {
     }
 }
 
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Agent {
-    fn start(socket: &std::path::Path) -> Agent {
+    pub(crate) fn start(socket: &std::path::Path) -> Agent {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg("agent")
             .arg(socket)
@@ -68,7 +68,7 @@ impl Agent {
         agent
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         line.trim_end().to_string()
@@ -83,7 +83,7 @@ impl Drop for Agent {
 }
 
 /// The calls by which a runtime would hand over the listener are stopped, too: it must not need any of them.
-fn notifying(socket: &std::path::Path) -> Seccomp {
+pub(crate) fn notifying(socket: &std::path::Path) -> Seccomp {
     let names = "mkdir mkdirat sendmsg sendto writev pwrite64 read recvmsg close futex munmap mmap brk clock_gettime \
                  execve execveat exit_group rt_sigprocmask fcntl poll ppoll sched_yield";
     Seccomp {

@@ -9,6 +9,7 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process;
 use creel_types::spec::*;
 
+use crate::notifying::{Agent, notifying};
 use crate::support::read;
 use crate::support::*;
 
@@ -176,4 +177,43 @@ pub(crate) fn an_ordinary_user_with_a_range_of_ids() {
     assert_eq!(words, [&["7", "8", "9"][..], &maps, &["0"]].concat(), "{said}");
     use std::os::unix::fs::MetadataExt;
     assert_eq!(std::fs::metadata(path(&dir, "upper/tmp/made")).unwrap().uid(), 300_006);
+}
+
+pub(crate) fn an_ordinary_user_has_calls_answered() {
+    let dir = scratch();
+    let rootfs = overlay(dir.path());
+    let socket = path(&dir, "agent.sock");
+    let mut agent = Agent::start(&socket);
+    std::os::unix::fs::chown(&socket, Some(USER), Some(USER)).unwrap();
+    for privileges in [false, true] {
+        let mut wanted = spec("mkdir /tmp/x; echo done");
+        wanted.process.as_mut().unwrap().no_new_privileges = !privileges;
+        wanted.linux.as_mut().unwrap().seccomp = Some(notifying(&socket));
+        let said = as_user(dir.path(), || run_it(&wanted, &rootfs));
+        assert!(said.contains("Invalid cross-device link") && said.ends_with("done\n0"), "{said}");
+        assert!(agent.line().contains("\"status\":\"creating\""));
+    }
+    // In a container that lives its processes could look into the new one, which therefore nobody may.
+    let mut wanted = spec("sleep 1000");
+    wanted.process.as_mut().unwrap().args = ["sleep", "1000"].map(str::to_string).to_vec();
+    let said = as_user(dir.path(), || {
+        let started = create(&wanted, &rootfs, Stdio::default()).unwrap().start().unwrap();
+        let mut filtered = wanted.clone();
+        filtered.linux.as_mut().unwrap().seccomp = Some(notifying(&socket));
+        let execed = creel_runtime::exec(creel_runtime::ExecOptions {
+            id: "test",
+            bundle: Path::new("/var/tmp"),
+            target_pid: started.pid,
+            target_pidfd: started.pidfd.as_fd(),
+            spec: &filtered,
+            process: filtered.process.as_ref().unwrap(),
+            stdio: Stdio::default(),
+            cgroup: None,
+            doors: None,
+            life: creel_runtime::Life::WithCreator,
+            preserve_fds: Vec::new(),
+        });
+        execed.map_or_else(|e| e.to_string(), |_| "executed".into())
+    });
+    assert!(said.contains("operation not permitted") && said.contains("new container"), "{said}");
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -93,44 +94,51 @@ fn events_come_until_the_container_ends_and_tell_of_oom() {
     place.finish();
 }
 
+/// A call of the runtime that believes a directory to be resctrl's, which no machine here has: its own mountinfo names
+/// it so, in a mount namespace of its own.
+fn with_resctrl(place: &Place, resctrl: &Path, args: &[&str]) -> Output {
+    let told = place.dir.path().join("mountinfo");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let name = resctrl.to_str().unwrap().replace(' ', "\\040");
+    fs::write(&told, format!("{mounts}9999 1 0:999 / {name} rw - resctrl resctrl rw\n")).unwrap();
+    let script = "mount --bind \"$TOLD\" /proc/$$/mountinfo && exec \"$@\"";
+    let command = place.command(args);
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+    inside.arg(command.get_program()).args(command.get_args());
+    inside.env("TOLD", told).stdin(Stdio::null());
+    let log = fs::File::create(place.dir.path().join("resctrl.log")).unwrap();
+    inside.stdout(Stdio::null()).stderr(log);
+    let status = inside.status().unwrap();
+    let stderr = fs::read(place.dir.path().join("resctrl.log")).unwrap();
+    Output { status, stdout: Vec::new(), stderr }
+}
+
 #[test]
-fn checkpoint_and_restore_go_through_criu_or_say_so() {
+fn a_class_of_cache_goes_with_its_container() {
     let Some(place) = Place::new() else { return };
-    let script = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done";
-    let bundle = place.bundle("c", &["sh", "-c", script], |_| {});
-    place.create("c", &bundle);
-    let said = place.fails(1, &["checkpoint", "c"]);
-    assert_eq!(said, "Container cannot be checkpointed in created state");
-    place.start("c");
-    let images = place.dir.path().join("images");
-    let mut without = place.command(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
-    let output = without.env("PATH", "/nonexistent").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("CRIU is missing"), "{}", text(&output.stderr));
-    let criu = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("criu").exists()));
-    if criu {
-        let count = || place.ok(&["exec", "c", "cat", "/dev/shm/count"]).parse::<u64>().unwrap();
-        while count() < 5 {}
-        let before = count();
-        place.ok(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
-        assert_eq!(place.fails(1, &["state", "c"]), "container does not exist");
-        let descriptors = std::fs::read(images.join("descriptors.json")).unwrap();
-        assert_eq!(serde_json::from_slice::<Vec<String>>(&descriptors).unwrap().len(), 3);
-        place.quiet(&[
-            "restore",
-            "--detach",
-            "--image-path",
-            images.to_str().unwrap(),
-            "--bundle",
-            bundle.to_str().unwrap(),
-            "c",
-        ]);
-        assert_eq!(place.status("c"), "running");
-        assert!(count() >= before, "it has begun anew");
-    } else {
-        eprintln!("skipped: criu is not installed");
-    }
-    place.ok(&["delete", "--force", "c"]);
+    let resctrl = place.dir.path().join("a resctrl");
+    fs::create_dir(&resctrl).unwrap();
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"]["intelRdt"] = json!({ "l3CacheSchema": "L3:0=f" });
+    });
+    let create = ["create", "--bundle", bundle.to_str().unwrap(), "c"];
+    let made = with_resctrl(&place, &resctrl, &create);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let class = resctrl.join("c");
+    let read = |name: &str| fs::read_to_string(class.join(name)).unwrap();
+    assert_eq!(read("tasks"), format!("{}\n", place.pid("c")));
+    assert_eq!(read("schemata"), "L3:0=f\n");
+    // The kernel's directories go with the files in them; these do not.
+    let empty = || ["tasks", "schemata"].iter().for_each(|name| fs::remove_file(class.join(name)).unwrap());
+    empty();
+    let gone = with_resctrl(&place, &resctrl, &["delete", "--force", "c"]);
+    assert!(gone.status.success() && !class.exists(), "{}", text(&gone.stderr));
+
+    // Somebody else's of the same name is neither taken nor removed.
+    fs::create_dir(&class).unwrap();
+    let made = with_resctrl(&place, &resctrl, &create);
+    assert!(text(&made.stderr).contains("not this container's"), "{}", text(&made.stderr));
+    assert!(class.exists());
     place.finish();
 }

@@ -5,10 +5,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod checkpoint;
 mod foreground;
+mod labels;
 mod lifecycle;
 mod limits;
 mod misuse;
+mod notify;
 mod processes;
 mod support;
+mod systemd;
 mod texts;

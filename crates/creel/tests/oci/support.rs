@@ -30,6 +30,21 @@ pub(crate) fn can_run() -> bool {
     false
 }
 
+/// Whether this is the guest of `tests/vm/run`, which has all that tests may need.
+pub(crate) fn in_the_guest() -> bool {
+    std::env::var_os("CREEL_TEST_GUEST").is_some()
+}
+
+/// Says why a test does nothing, past the harness, which keeps what passing tests print.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes());
+}
+
+/// Whether control groups are unified.
+pub(crate) fn on_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// A root file system with busybox; made once a run, and only read.
 fn rootfs() -> &'static Path {
     static ROOTFS: OnceLock<tempfile::TempDir> = OnceLock::new();
