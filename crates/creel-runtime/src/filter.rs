@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_filter_travels() {
         let filter = compiled(|wanted| {
-            wanted.flags = vec!["SECCOMP_FILTER_FLAG_LOG".into()];
+            wanted.flags = Some(vec!["SECCOMP_FILTER_FLAG_LOG".into()]);
             notify(wanted);
             wanted.syscalls[0].action = "SCMP_ACT_ERRNO".into();
         });
