@@ -76,7 +76,7 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
     if let (Some(verb), Some(Ok(parsed))) = (found, &parsed)
         && verb.joins()
         && !parsed.help
-        && let Err(e) = creel_runtime::seal::run_sealed()
+        && let Err(e) = creel_runtime::seal::put_out_of_reach()
     {
         let text =
             format!("cannot keep the program's file out of reach: {}", creel_runtime::error::plain(&e));

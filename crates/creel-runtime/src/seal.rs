@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -31,21 +31,25 @@ pub fn sealed_executable(executable: &Path) -> io::Result<OwnedFd> {
 /// The program that this process runs.
 const OWN: &str = "/proc/self/exe";
 
-/// Starts this program anew, with the same arguments, environment and descriptors, from where nobody can write to it;
-/// returns if it has been started like that already, or if its file could not be written to anyway.
+/// Puts the file of this program out of reach of whatever this process or its children execute. Where the kernel can do
+/// that, the process lets go of it ([`creel_sys::image`]); else the program is started anew, with the same arguments,
+/// environment and descriptors, from where nobody can write to it. Nothing is done where nobody can write to it anyway.
 ///
 /// A program that joins containers by itself needs this: what it executes there may lead back to `/proc/self/exe`, and
 /// then it is the container's process, which others in there may look into. To be called before anything is opened.
 ///
 /// # Errors
 /// The kernel's, for a mount and for a copy in memory, or for the execve.
-pub fn run_sealed() -> io::Result<()> {
+pub fn put_out_of_reach() -> io::Result<()> {
     let own = rustix::fs::open(OWN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if is_sealed(&own)? {
         return Ok(());
     }
     let sealed = match sealed_executable(Path::new(OWN)) {
-        Ok(sealed) => sealed,
+        Ok(sealed) => match let_go(&sealed) {
+            Ok(()) => return Ok(()),
+            Err(_) => sealed,
+        },
         // An ordinary user, who can change what is his own, and nothing else, whatever namespaces he makes.
         Err(_) if !may_change(&own)? => return Ok(()),
         Err(_) => copy_in_memory()?,
@@ -57,6 +61,13 @@ pub fn run_sealed() -> io::Result<()> {
     };
     let env = std::env::vars_os().map(join).collect::<io::Result<_>>()?;
     Err(Exec::new(c"creel".into(), args, env).run_fd(sealed))
+}
+
+/// `sealed` is the program's file on a mount of its own.
+fn let_go(sealed: &OwnedFd) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", sealed.as_raw_fd());
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    creel_sys::image::let_go(file.as_fd(), creel_sys::image::nothing()?.as_fd())
 }
 
 /// Whether a program lies where nobody can write to it: on a read-only mount, or sealed in memory.

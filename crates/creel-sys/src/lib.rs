@@ -12,6 +12,7 @@ pub mod clone;
 pub mod close_range;
 pub mod dev;
 pub mod fdpass;
+pub mod image;
 pub mod inherited;
 pub mod kernelfs;
 pub mod keyctl;
