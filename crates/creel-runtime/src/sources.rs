@@ -308,7 +308,10 @@ fn open_device(device: &DeviceNode, lacks: &str) -> Result<OwnedFd, Fault> {
         Fault::new(ErrorKind::InvalidArgument, text)
     };
     let tree = apply::open_source(&device.path, false).map_err(|fault| match fault.errno {
-        Some(libc::ENOENT) => other(&format!("the host has no {}", device.path)),
+        // Its number tells the caller that something made earlier may bring it.
+        Some(libc::ENOENT) => {
+            Fault { errno: fault.errno, ..other(&format!("the host has no {}", device.path)) }
+        }
         _ => fault,
     })?;
     let stat = rustix::fs::fstat(&tree)?;

@@ -551,10 +551,12 @@ fn reaper() {
     let (stdio, reader) = pipes();
     let script = "trap 'echo term; exit 6' TERM; echo up; while true; do sleep 0.02; done";
     let started = with_init(&shell(script), &rootfs, stdio).unwrap().start().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    let mut up = [0; 3];
+    let mut reader = std::fs::File::from(reader);
+    std::io::Read::read_exact(&mut reader, &mut up).unwrap();
     creel_sys::pidfd::send_signal(&started.pidfd, libc::SIGTERM).unwrap();
     assert_eq!(finish(&started.pidfd), 6);
-    assert_eq!(read(reader), "up\nterm\n");
+    assert_eq!((&up, &*read(reader.into())), (b"up\n", "term\n"));
     assert_eq!(
         with_init(&docker_like(&["nope"]), &rootfs, Stdio::default()).unwrap_err().kind(),
         ErrorKind::ProgramNotFound

@@ -82,6 +82,8 @@ fn a_container_goes_on_where_it_was() {
         let before = count(&place, "c");
         place.ok(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
         assert_eq!(place.fails(1, &["state", "c"]), "container does not exist");
+        let descriptors = std::fs::read(images.join("descriptors.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&descriptors).unwrap().len(), 3);
         let restore = ["restore", "--detach", "--image-path", images.to_str().unwrap()];
         place.quiet(&[global, &restore, &["--bundle", bundle.to_str().unwrap(), "c"]].concat());
         assert_eq!(place.status("c"), "running");

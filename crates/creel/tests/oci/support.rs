@@ -196,7 +196,8 @@ impl Place {
         let parents = self.parents();
         parents
             .iter()
-            .flat_map(|parent| fs::read_dir(parent).unwrap().flatten())
+            // systemd removes what is empty in its own hierarchy of v1, at a time of its choice.
+            .flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten())
             .map(|entry| entry.path())
             .filter(|path| path.is_dir())
             .collect()

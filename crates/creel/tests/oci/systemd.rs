@@ -173,6 +173,10 @@ fn a_unit_goes_with_its_container() {
     let bundle = unit.bundle(&place, &["sh", "-c", "cat /proc/self/cgroup; exit 7"], |spec| {
         // Without a name for its slice, prefix or itself it has the ones that are made up for it.
         spec["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+        let spaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        if !spaces.iter().any(|one| one["type"] == "cgroup") {
+            spaces.push(json!({ "type": "cgroup" }));
+        }
     });
     let output = place.call(&["--systemd-cgroup", "run", "--bundle", bundle.to_str().unwrap(), &unit.id]);
     assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
