@@ -84,6 +84,8 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         }
         return Ok(0);
     };
+    // It may wait for months.
+    let _ = creel_sys::memory::release_code();
     let code = foreground.wait(started.pid, started.pidfd.as_fd(), console, notify.as_ref())?;
     if !keep {
         tidy_up(o, &root, &entry, &record);
@@ -325,6 +327,8 @@ fn make(
                     doors(Some(&cgroup.entry()?));
                     record.group = Group::Made(cgroup);
                 }
+                // What was needed to read the Spec is not needed any more; what is comes back from the page cache.
+                let _ = creel_sys::memory::release_code();
                 keep(order, entry, record, pid)
             };
             work().map_err(|error| {

@@ -100,6 +100,11 @@ fn wrong_configurations_make_nothing() {
         "nonsense",
     );
     tried(&|spec| spec["linux"]["resources"]["pids"] = json!({ "limit": "many" }), "limit");
+    // Found out by the creator while the process makes its namespaces.
+    tried(&|spec| spec["linux"]["resources"]["cpu"] = json!({ "cpus": "9999" }), "cpuset.cpus");
+    let notify = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }] });
+    tried(&|spec| spec["linux"]["seccomp"] = notify.clone(), "linux.seccomp.listenerPath");
     place.finish();
 }
 
