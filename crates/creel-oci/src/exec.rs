@@ -48,9 +48,14 @@ pub(crate) fn exec(
     inherited.announce(&mut process.env);
     let cgroup = loaded.record.group.open()?;
     let below: Vec<String> = parsed.all("cgroup").collect();
-    let doors = doors(cgroup.as_ref(), &below, loaded.record.pid)?;
     // An ordinary user's own systemd has to move the process, which need not be in that systemd's groups now.
-    let users = cgroup.as_ref().filter(|group| doors.is_none() && group.unit().is_some_and(|unit| unit.user));
+    let users = cgroup
+        .as_ref()
+        .filter(|group| below.is_empty() && group.unit().is_some_and(|unit| unit.user) && !hands_down(group));
+    let doors = match users {
+        Some(_) => None,
+        None => doors(cgroup.as_ref(), &below, loaded.record.pid)?,
+    };
     let init = loaded.init()?;
 
     let initial = process.exec_cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref());
