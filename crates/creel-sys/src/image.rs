@@ -51,8 +51,7 @@ fn segments(maps: &str, device: u64, inode: u64) -> Vec<Segment> {
         let offset = i64::from_str_radix(words.next()?, 16).ok()?;
         (words.next()? == device && words.next()?.parse() == Ok(inode)).then_some(())?;
         let bit = |letter, bit| if flags.contains(letter) { bit } else { 0 };
-        let protection =
-            bit('r', libc::PROT_READ) | bit('w', libc::PROT_WRITE) | bit('x', libc::PROT_EXEC);
+        let protection = bit('r', libc::PROT_READ) | bit('w', libc::PROT_WRITE) | bit('x', libc::PROT_EXEC);
         Some(Segment { start, length: end.checked_sub(start)?, protection, offset })
     };
     maps.lines().filter_map(read).collect()
@@ -149,9 +148,8 @@ fn map_again(segment: &Segment, file: BorrowedFd<'_>, pagemap: &File) -> io::Res
         // protection, so that code that runs there and data that is used there go on as before. Nothing is written to
         // the segment between the copying above and this call: there is one thread, and what it does between works on
         // the stack and the heap.
-        let moved = unsafe {
-            libc::mremap(place, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target)
-        };
+        let moved =
+            unsafe { libc::mremap(place, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target) };
         if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     })();
     if result.is_err() {

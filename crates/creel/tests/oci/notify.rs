@@ -51,8 +51,13 @@ impl Manager {
 
     fn hear(&self) -> String {
         let mut buf = [0; 4096];
-        let n = self.socket.recv(&mut buf).unwrap();
-        text(&buf[..n])
+        loop {
+            match self.socket.recv(&mut buf) {
+                // A socket with a time limit is not read again by itself after a signal (signal(7)).
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                read => return text(&buf[..read.unwrap()]),
+            }
+        }
     }
 
     /// A call of the runtime that tells this manager.
