@@ -129,7 +129,9 @@ static void find_groups(const char *pid) {
             if (task >= 0) tasks[ngroups++] = task;
         } else {
             const char *top = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? "" : "/unified";
-            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%.200s", top, path);
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%.200s/cgroup.procs", top, path);
+            if (access(dir, F_OK)) continue;                 /* not mounted */
+            dir[strlen(dir) - strlen("/cgroup.procs")] = 0;
             unified = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         }
     }

@@ -24,9 +24,13 @@ fuzz_target!(|data: &[u8]| {
     assert!(verdict.is_ok(), "planned and not valid: {verdict:?}");
 
     let at = |wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted).expect("a step of every plan");
-    let (pivot, gate) = (at(|step| *step == Step::PivotRoot), at(|step| *step == Step::Gate));
-    assert!(at(|step| *step == Step::PrivateTree) < at(|step| matches!(step, Step::Root { .. })));
-    assert!(at(|step| matches!(step, Step::Root { .. })) < pivot && pivot < gate);
+    let root = at(|step| matches!(step, Step::Root { .. } | Step::HostRoot { .. }));
+    let change = at(|step| matches!(step, Step::PivotRoot | Step::MoveRoot));
+    assert!(root < change && change < at(|step| *step == Step::Gate));
+    // Without a mount namespace of its own it stays in the host's tree.
+    let alone = plan.steps.iter().position(|step| *step == Step::PrivateTree);
+    assert!(alone.is_none_or(|at| at < root), "the root is mounted in the host's tree");
+    assert_eq!(alone.is_some(), matches!(plan.steps[root], Step::Root { .. }));
     assert_eq!(plan.steps.iter().filter(|step| **step == Step::Execute).count(), 1);
     assert_eq!(plan.steps.last(), Some(&Step::Execute));
     for step in &plan.steps {
