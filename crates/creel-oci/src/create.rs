@@ -377,7 +377,12 @@ fn make(
     }
     let spent =
         created.timings.iter().map(|(what, micros)| format!("{what} {micros} us")).collect::<Vec<_>>();
-    o.log.debug(&format!("child process in init(): {} is set up ({})", created.pid, spent.join(", ")));
+    o.log.debug(&format!(
+        "child process in init(): {} is set up ({}; beside {} us)",
+        created.pid,
+        spent.join(", "),
+        created.beside
+    ));
     created.warnings.iter().for_each(|warning| o.log.warn(warning));
     Ok(created)
 }

@@ -34,6 +34,8 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// What was spent on which group of steps, in microseconds, in order.
     pub timings: Vec<Timing>,
+    /// What the creator spent while the process was at its steps, in microseconds.
+    pub beside: u64,
     /// What could not be done exactly as asked.
     pub warnings: Vec<String>,
     child: Child,
@@ -242,7 +244,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     if filter_later && let Some(filter) = Filter::compile(seccomp, &state)? {
         child.give_filter(&filter)?;
     }
-    timings.push(("beside".to_string(), micros(beside)));
+    let beside = micros(beside);
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
     child.ready(&mut |ask, pid, pidfd| {
         match (ask, maps) {
@@ -290,6 +292,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         pidfd,
         console: child.console.take(),
         timings,
+        beside,
         warnings: std::mem::take(&mut child.warnings),
         child,
         waits_for_creator,
