@@ -13,7 +13,7 @@ const STEPS: [(&str, &str); 21] = [
     ("daemon.spawn", "daemon: spawn the shim"),
     ("shim.begin", "shim: begin, and be asked and answer"),
     ("shim.make-cgroup", "shim: make the control groups"),
-    ("runtime.plan", "runtime: read and check the Spec, compile the filter"),
+    ("runtime.plan", "runtime: read and check the Spec"),
     ("runtime.clone", "runtime: clone the init into its namespaces"),
     ("init.join-cgroup", "init: join the control groups"),
     ("init.namespaces", "init: join namespaces, set the host name"),
