@@ -1,139 +1,81 @@
-//! Credentials of registries from Docker's own file, `~/.docker/config.json`.
+//! Credentials of registries where Docker's own client keeps them: in `~/.docker/config.json`, or with the helper
+//! programs that it names.
+//!
+//! `file` reads and writes that file, `helper` speaks to the programs, `store` decides which of them it is.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+mod base64;
+mod file;
+mod helper;
+mod store;
 
 use serde_json::{Value, json};
 
-static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+pub(crate) use file::set_directory;
+pub(crate) use store::{Store, Stored};
 
-/// Takes the file from this directory (`--config`).
-pub(crate) fn set_directory(path: &str) {
-    let _ = DIRECTORY.set(PathBuf::from(path));
+use crate::output::complain;
+
+/// The name of Docker Hub among credentials.
+pub(crate) const HUB: &str = "https://index.docker.io/v1/";
+
+/// What is known of a user in a registry.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    pub(crate) username: String,
+    pub(crate) password: String,
+    /// A token from an earlier login; it takes the password's place.
+    pub(crate) identity_token: String,
+    /// A bearer token that is sent as it is.
+    pub(crate) registry_token: String,
 }
 
-fn file() -> Option<PathBuf> {
-    let directory = DIRECTORY
-        .get()
-        .cloned()
-        .or_else(|| std::env::var_os("DOCKER_CONFIG").map(PathBuf::from))
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")))?;
-    Some(directory.join("config.json"))
+impl std::fmt::Debug for Credentials {
+    // A password must never come into a message.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
-/// Credentials for a registry, as the API's header wants them; `None` without any.
+impl Credentials {
+    /// The object that the Docker Engine API wants.
+    pub(crate) fn json(&self, server: &str) -> Value {
+        let mut object = serde_json::Map::new();
+        if !self.identity_token.is_empty() {
+            object.insert("identitytoken".to_owned(), json!(self.identity_token));
+        } else {
+            object.insert("username".to_owned(), json!(self.username));
+            object.insert("password".to_owned(), json!(self.password));
+        }
+        if !self.registry_token.is_empty() {
+            object.insert("registrytoken".to_owned(), json!(self.registry_token));
+        }
+        object.insert("serveraddress".to_owned(), json!(server));
+        Value::Object(object)
+    }
+}
+
+/// Credentials for a registry as the header `X-Registry-Auth` wants them; `None` without any. What keeps them from
+/// being read is told, and the registry is asked without, as Docker's client does.
 pub(crate) fn header(registry: &str) -> Option<String> {
-    let text = std::fs::read_to_string(file()?).ok()?;
-    of_config(&text, registry)
-}
-
-fn of_config(text: &str, registry: &str) -> Option<String> {
-    let config: Value = serde_json::from_str(text).ok()?;
-    let key = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-    let auths = config.get("auths")?.as_object()?;
-    let bare = |name: &str| {
-        name.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/').to_owned()
-    };
-    let entry =
-        auths.get(key).or_else(|| auths.iter().find(|(name, _)| bare(name) == registry).map(|(_, v)| v))?;
-    let get = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let mut header = serde_json::Map::new();
-    if let Some(token) = get("identitytoken") {
-        header.insert("identitytoken".to_owned(), json!(token));
-    } else {
-        let decoded = String::from_utf8(base64::decode(get("auth")?)?).ok()?;
-        let (user, password) = decoded.split_once(':')?;
-        header.insert("username".to_owned(), json!(user));
-        header.insert("password".to_owned(), json!(password.trim_end_matches('\0')));
-    }
-    header.insert("serveraddress".to_owned(), json!(key));
-    Some(base64::encode_url(Value::Object(header).to_string().as_bytes()))
-}
-
-/// Base64 (RFC 4648), the few lines that this file needs.
-mod base64 {
-    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-
-    fn value(byte: u8) -> Option<u32> {
-        match byte {
-            b'+' | b'-' => Some(62),
-            b'/' | b'_' => Some(63),
-            _ => LETTERS.iter().position(|l| *l == byte).and_then(|n| u32::try_from(n).ok()),
-        }
-    }
-
-    pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-            if chunk.len() == 1 {
-                return None;
-            }
-            let mut bits = 0;
-            for n in 0..4 {
-                bits = bits << 6 | chunk.get(n).map_or(Some(0), |b| value(*b))?;
-            }
-            out.extend(&bits.to_be_bytes()[1..chunk.len()]);
-        }
-        Some(out)
-    }
-
-    pub(super) fn encode_url(bytes: &[u8]) -> String {
-        let mut out = String::new();
-        for chunk in bytes.chunks(3) {
-            let mut padded = [0u8; 4];
-            padded[1..=chunk.len()].copy_from_slice(chunk);
-            let bits = u32::from_be_bytes(padded);
-            for n in 0..4 {
-                let digit = (bits >> (18 - 6 * n) & 63) as usize;
-                out.push(match (n > chunk.len(), digit) {
-                    (true, _) => '=',
-                    (_, 62) => '-',
-                    (_, 63) => '_',
-                    (_, digit) => char::from(LETTERS[digit]),
-                });
-            }
-        }
-        out
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-        use proptest::prelude::*;
-
-        proptest! {
-            #[test]
-            fn bytes_come_back(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
-                prop_assert_eq!(decode(&encode_url(&bytes)), Some(bytes));
-            }
-
-            #[test]
-            fn no_text_panics(text in "\\PC{0,12}") {
-                let _ = decode(&text);
-            }
+    let server = server(registry);
+    let found = Store::open().and_then(|store| store.get(server));
+    match found {
+        Ok(credentials) => credentials.map(|c| base64::encode_url(c.json(server).to_string().as_bytes())),
+        Err(why) => {
+            complain(&format!("WARNING: {why}"));
+            None
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a registry is called among credentials.
+pub(crate) fn server(registry: &str) -> &str {
+    if matches!(registry, "" | "docker.io" | "index.docker.io" | HUB) { HUB } else { hostname(registry) }
+}
 
-    #[test]
-    fn credentials_are_found() {
-        let config = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpwOnc="},"http://localhost:5000/":{"identitytoken":"t"}}}"#;
-        let read = |registry: &str| {
-            of_config(config, registry).map(|h| String::from_utf8(base64::decode(&h).unwrap()).unwrap())
-        };
-        assert_eq!(
-            read("docker.io").as_deref(),
-            Some(r#"{"password":"p:w","serveraddress":"https://index.docker.io/v1/","username":"u"}"#)
-        );
-        assert_eq!(
-            read("localhost:5000").as_deref(),
-            Some(r#"{"identitytoken":"t","serveraddress":"localhost:5000"}"#)
-        );
-        assert_eq!(read("quay.io"), None);
-        assert_eq!(of_config("garbage", "quay.io"), None);
-    }
+/// An address without scheme and path, as older clients have stored them.
+pub(crate) fn hostname(address: &str) -> &str {
+    let bare =
+        address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
+    bare.split('/').next().unwrap_or(bare)
 }
