@@ -1,7 +1,9 @@
 //! The engine itself: ping, version, information, events, disk usage.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
+use creel_engine::Auth;
 use http::{HeaderValue, Uri, header};
 
 use crate::body;
@@ -31,12 +33,12 @@ pub(crate) async fn disk_usage(engine: State) -> Result {
     Ok(Json(engine.disk_usage().await?).into_response())
 }
 
-/// `docker login` asks the daemon to try the credentials; this version does not.
-pub(crate) async fn auth() -> ApiError {
-    ApiError::of(
-        creel_types::ErrorKind::Unsupported,
-        "this version of creel does not try credentials: those in the client's config file are sent along with pull and push",
-    )
+/// `POST /auth`: tries credentials.
+pub(crate) async fn auth(engine: State, body: Bytes) -> Result {
+    let wrong = |why: String| ApiError::invalid(format!("the credentials cannot be read: {why}"));
+    let auth = Auth::from_json(&body).map_err(|e| wrong(e.to_string()))?;
+    let auth = auth.ok_or_else(|| wrong("there are none".to_owned()))?;
+    Ok(Json(engine.login(auth).await?).into_response())
 }
 
 pub(crate) async fn events(engine: State, uri: Uri) -> Result {

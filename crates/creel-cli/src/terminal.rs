@@ -84,3 +84,33 @@ pub(crate) fn size() -> Option<(u16, u16)> {
         .map(of)
         .filter(|s| s.0 > 0 && s.1 > 0)
 }
+
+/// Reads a line from the terminal on standard input without showing it. `None` if the user gave up by Ctrl-C.
+///
+/// # Errors
+/// The kernel's (tcsetattr(3), read(2)), and what is typed is not UTF-8.
+pub(crate) fn hidden_line() -> std::io::Result<Option<String>> {
+    // Raw: nothing is shown, and Ctrl-C comes as a byte, so that the terminal is never left without its echo.
+    let _raw = RawMode::enter()?;
+    let mut line = Vec::new();
+    loop {
+        let mut byte = [0];
+        match rustix::io::read(std::io::stdin(), &mut byte) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+        match byte[0] {
+            b'\r' | b'\n' | 0x04 => break,
+            0x03 => return Ok(None),
+            // Backspace takes a whole character back, Ctrl-U everything.
+            0x08 | 0x7f => while line.pop().is_some_and(|last: u8| last & 0xc0 == 0x80) {},
+            0x15 => line.clear(),
+            other => line.push(other),
+        }
+    }
+    String::from_utf8(line)
+        .map(Some)
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not valid UTF-8"))
+}

@@ -24,68 +24,70 @@ fn help() {
     check(
         &run(&["--help"]),
         expect![[r#"
-        Usage:  creel [OPTIONS] COMMAND
+            Usage:  creel [OPTIONS] COMMAND
 
-        Runs programs in containers: small, fast, and you can see what a container is.
+            Runs programs in containers: small, fast, and you can see what a container is.
 
-        First steps:
-          creel run hello              What a container is, told from inside one
-          creel run -it IMAGE sh       A shell in a new container
+            First steps:
+              creel run hello              What a container is, told from inside one
+              creel run -it IMAGE sh       A shell in a new container
 
-        Common Commands:
-          run         Create and run a new container from an image
-          exec        Execute a command in a running container
-          ps          List containers
-          pull        Download an image from a registry
-          push        Upload an image to a registry
-          images      List images
-          logs        Fetch the logs of a container
-          stop        Stop one or more running containers
-          version     Show the version of the client and the daemon
-          info        Display system-wide information
+            Common Commands:
+              run         Create and run a new container from an image
+              exec        Execute a command in a running container
+              ps          List containers
+              pull        Download an image from a registry
+              push        Upload an image to a registry
+              images      List images
+              logs        Fetch the logs of a container
+              stop        Stop one or more running containers
+              version     Show the version of the client and the daemon
+              info        Display system-wide information
 
-        Management Commands:
-          container   Manage containers
-          image       Manage images
-          system      Manage creel
+            Management Commands:
+              container   Manage containers
+              image       Manage images
+              system      Manage creel
 
-        Commands:
-          attach      Attach local standard input, output, and error streams to a running container
-          commit      Create a new image from a container's changes
-          cp          Copy files/folders between a container and the local filesystem
-          create      Create a new container
-          daemon      Run the daemon (started by itself when root needs it)
-          diff        Inspect changes to files or directories on a container's filesystem
-          events      Get real time events from the server
-          export      Export a container's filesystem as a tar archive
-          history     Show the history of an image
-          import      Import the contents from a tarball to create a filesystem image
-          inspect     Return low-level information on containers and images
-          kill        Kill one or more running containers
-          load        Load an image from a tar archive or STDIN
-          pause       Pause all processes within one or more containers
-          port        List port mappings or a specific mapping for the container
-          rename      Rename a container
-          restart     Restart one or more containers
-          rm          Remove one or more containers
-          rmi         Remove one or more images
-          save        Save one or more images to a tar archive (streamed to STDOUT by default)
-          start       Start one or more stopped containers
-          stats       Display a live stream of container(s) resource usage statistics
-          tag         Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
-          top         Display the running processes of a container
-          unpause     Unpause all processes within one or more containers
-          wait        Block until one or more containers stop, then print their exit codes
+            Commands:
+              attach      Attach local standard input, output, and error streams to a running container
+              commit      Create a new image from a container's changes
+              cp          Copy files/folders between a container and the local filesystem
+              create      Create a new container
+              daemon      Run the daemon (started by itself when root needs it)
+              diff        Inspect changes to files or directories on a container's filesystem
+              events      Get real time events from the server
+              export      Export a container's filesystem as a tar archive
+              history     Show the history of an image
+              import      Import the contents from a tarball to create a filesystem image
+              inspect     Return low-level information on containers and images
+              kill        Kill one or more running containers
+              load        Load an image from a tar archive or STDIN
+              login       Authenticate to a registry
+              logout      Log out from a registry
+              pause       Pause all processes within one or more containers
+              port        List port mappings or a specific mapping for the container
+              rename      Rename a container
+              restart     Restart one or more containers
+              rm          Remove one or more containers
+              rmi         Remove one or more images
+              save        Save one or more images to a tar archive (streamed to STDOUT by default)
+              start       Start one or more stopped containers
+              stats       Display a live stream of container(s) resource usage statistics
+              tag         Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+              top         Display the running processes of a container
+              unpause     Unpause all processes within one or more containers
+              wait        Block until one or more containers stop, then print their exit codes
 
-        Global Options:
-              --config string   Directory of the registries' credentials (default
-                                "~/.docker")
-          -H, --host list       Socket of the daemon (unix:///PATH); also in CREEL_HOST
-          -v, --version         Print the version and quit
+            Global Options:
+                  --config string   Directory of the registries' credentials (default
+                                    "~/.docker")
+              -H, --host list       Socket of the daemon (unix:///PATH); also in CREEL_HOST
+              -v, --version         Print the version and quit
 
-        Run 'creel COMMAND --help' for more information on a command.
-        => 0
-    "#]],
+            Run 'creel COMMAND --help' for more information on a command.
+            => 0
+        "#]],
     );
     check(
         &run(&["image"]),

@@ -1,7 +1,8 @@
 //! The daemon itself.
 
 use bytes::Bytes;
-use creel_wire::system::{DiskUsage, Event};
+use creel_wire::system::{AuthResponse, DiskUsage, Event};
+use serde::Serialize;
 
 use crate::body::Lines;
 use crate::connection::Outgoing;
@@ -35,6 +36,14 @@ impl Client {
     /// The connection's.
     pub async fn info(&self) -> Result<Bytes, Error> {
         Ok(self.call(Outgoing::get("/info")).await?.bytes)
+    }
+
+    /// Has the daemon try credentials on their registry: Docker's `AuthConfig` object.
+    ///
+    /// # Errors
+    /// 401 if the registry does not accept them.
+    pub async fn auth(&self, credentials: &impl Serialize) -> Result<AuthResponse, Error> {
+        self.call(Outgoing::post("/auth").json(credentials)?).await?.json()
     }
 
     /// What takes room on disk.

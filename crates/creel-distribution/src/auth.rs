@@ -39,7 +39,7 @@ pub enum AuthError {
     #[error("the registry credentials (X-Registry-Auth) are not base64")]
     Base64,
     /// What is in it is not the JSON object that is wanted.
-    #[error("the registry credentials (X-Registry-Auth) are not a JSON object: {0}")]
+    #[error("the registry credentials (X-Registry-Auth) are not such a JSON object: {0}")]
     Json(String),
 }
 
@@ -67,10 +67,19 @@ impl Auth {
             .decode(header)
             .or_else(|_| GeneralPurpose::new(&alphabet::STANDARD, lenient).decode(header))
             .map_err(|_| AuthError::Base64)?;
+        Self::from_json(&bytes)
+    }
+
+    /// Reads the object itself, as `POST /auth` of the Docker Engine API has it. Nothing, `null` and an object without
+    /// credentials are no credentials.
+    ///
+    /// # Errors
+    /// [`AuthError::Json`] if it is no such object.
+    pub fn from_json(bytes: &[u8]) -> Result<Option<Self>, AuthError> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(None);
         }
-        let mut auth: Self = match serde_json::from_slice::<Option<Wire>>(&bytes) {
+        let mut auth: Self = match serde_json::from_slice::<Option<Wire>>(bytes) {
             Ok(Some(wire)) => wire.into(),
             Ok(None) => return Ok(None),
             Err(error) => return Err(AuthError::Json(error.to_string())),
@@ -221,9 +230,16 @@ pub(crate) struct TokenResponse {
     token: Option<String>,
     #[serde(default)]
     access_token: Option<String>,
+    #[serde(default)]
+    refresh_token: Option<String>,
 }
 
 impl TokenResponse {
+    /// A token that is kept for later logins instead of the password.
+    pub(crate) fn refresh_token(&self) -> Option<&str> {
+        self.refresh_token.as_deref().filter(|token| !token.is_empty())
+    }
+
     /// The token under whichever of its two names was given.
     pub(crate) fn into_token(self) -> Option<String> {
         self.token.filter(|t| !t.is_empty()).or(self.access_token).filter(|t| !t.is_empty())

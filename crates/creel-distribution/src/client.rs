@@ -1,7 +1,7 @@
 //! A client of one repository in one registry (OCI distribution-spec 1.1): authentication, redirects and retries
 //! around single requests. What the requests mean is `fetch`'s and `upload`'s business.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +13,14 @@ use reqwest::{Body, Method, Response, StatusCode};
 use url::Url;
 
 use crate::auth::{Auth, Challenge, TokenResponse, parse_challenges};
-use crate::endpoint::{Plain, base_url, is_loopback, same_origin, without_secrets};
+use crate::config::{Mirror, RegistryConfig};
+use crate::endpoint::{same_origin, without_secrets};
 use crate::error::{Error, Result};
 use crate::retry::{RetryPolicy, is_passing, retry_after};
+use crate::transport::Transport;
 
 /// How many redirects one request may take.
 const REDIRECTS: usize = 10;
-/// How long nothing at all may come before a connection counts as dead.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How much of an error's or a token's body is read, in bytes.
 const SMALL_BODY: usize = 64 << 10;
 
@@ -29,8 +29,8 @@ const SMALL_BODY: usize = 64 << 10;
 pub struct RegistryOptions {
     /// Credentials; anonymous without.
     pub auth: Option<Auth>,
-    /// Registries besides the loopback ones that may be reached over plain HTTP: `host` or `host:port`.
-    pub insecure: Vec<String>,
+    /// What the user set about registries.
+    pub config: RegistryConfig,
     /// When to try again.
     pub retry: RetryPolicy,
 }
@@ -87,9 +87,8 @@ fn broken(action: &str, error: &reqwest::Error) -> Failed {
 
 /// One repository in one registry.
 pub(crate) struct Client {
-    http: reqwest::Client,
+    transport: Transport,
     base: Url,
-    plain: Plain,
     pub(crate) repository: String,
     auth: Option<Auth>,
     /// The scopes that are asked for, `repository:name:pull` first.
@@ -98,38 +97,76 @@ pub(crate) struct Client {
     authorization: Mutex<Option<HeaderValue>>,
     /// Serializes logins, so that parallel downloads fetch one token and not one each.
     login: tokio::sync::Mutex<()>,
+    /// Whether a token that outlives this client is wanted, and the one that came.
+    offline: bool,
+    refresh: Mutex<Option<String>>,
     pub(crate) retry: RetryPolicy,
 }
 
 impl Client {
     /// A client for `repository` that may do `actions`: `pull` or `pull,push`.
-    pub(crate) fn new(
+    pub(crate) async fn connect(
         registry: &str,
         repository: &str,
         actions: &str,
         options: &RegistryOptions,
     ) -> Result<Self> {
-        let plain = Plain::new(&options.insecure);
-        let base = base_url(registry, &plain)?;
-        plain.check(&base)?;
-        let http = http_client(&base)?;
-        let auth = options.auth.clone().filter(|auth| !auth.is_empty());
+        let transport = Transport::to(registry, &options.config).await?;
+        Ok(Self::over(transport, repository, actions, options.auth.clone(), options.retry.clone()))
+    }
+
+    /// A client for a mirror's copy of `repository`. Credentials are the registry's, not the mirror's; and as the
+    /// registry can be asked too, a mirror gets few attempts.
+    pub(crate) fn of_mirror(mirror: &Mirror, repository: &str, options: &RegistryOptions) -> Result<Self> {
+        let transport = Transport::to_url(&mirror.url, &options.config)?;
+        let retry = RetryPolicy { attempts: options.retry.attempts.min(2), ..options.retry.clone() };
+        Ok(Self::over(transport, repository, "pull", None, retry))
+    }
+
+    /// A client that asks for nothing but whether credentials are right, and for a token to keep.
+    pub(crate) async fn for_login(registry: &str, options: &RegistryOptions) -> Result<Self> {
+        let transport = Transport::to(registry, &options.config).await?;
+        let mut client = Self::over(transport, "", "", options.auth.clone(), options.retry.clone());
+        client.scopes.clear();
+        client.offline = true;
+        Ok(client)
+    }
+
+    fn over(
+        transport: Transport,
+        repository: &str,
+        actions: &str,
+        auth: Option<Auth>,
+        retry: RetryPolicy,
+    ) -> Self {
+        let auth = auth.filter(|auth| !auth.is_empty());
         // A registry token is sent from the first request on: there is nobody to exchange it with.
         let authorization = auth
             .as_ref()
             .filter(|auth| !auth.registry_token.is_empty())
             .and_then(|auth| secret(&format!("Bearer {}", auth.registry_token)));
-        Ok(Self {
-            http,
-            base,
-            plain,
+        Self {
+            base: transport.base().clone(),
+            transport,
             repository: repository.to_owned(),
             auth,
             scopes: vec![format!("repository:{repository}:{actions}")],
             authorization: Mutex::new(authorization),
             login: tokio::sync::Mutex::new(()),
-            retry: options.retry.clone(),
-        })
+            offline: false,
+            refresh: Mutex::default(),
+            retry,
+        }
+    }
+
+    /// The address of the registry's API.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The token to keep that the last login brought, if any.
+    pub(crate) fn take_refresh(&self) -> Option<String> {
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Asks for the right to read another repository too, as cross-repository mounts need.
@@ -205,9 +242,9 @@ impl Client {
     ) -> std::result::Result<Response, Failed> {
         let mut url = call.url.clone();
         for _ in 0..=REDIRECTS {
-            self.plain.check(&url).map_err(Failed::Final)?;
-            let mut request =
-                self.http.request(call.method.clone(), url.clone()).headers(call.headers.clone());
+            self.transport.check(&url).map_err(Failed::Final)?;
+            let http = self.transport.client(&url).map_err(Failed::Final)?;
+            let mut request = http.request(call.method.clone(), url.clone()).headers(call.headers.clone());
             if let Some(authorization) = authorization.as_ref().filter(|_| same_origin(&self.base, &url)) {
                 request = request.header(AUTHORIZATION, authorization.clone());
             }
@@ -284,7 +321,8 @@ impl Client {
                 reason: format!("the registry names `{realm}` as its token server: {error}"),
             })
         })?;
-        self.plain.check(&url).map_err(Failed::Final)?;
+        self.transport.check(&url).map_err(Failed::Final)?;
+        let http = self.transport.client(&url).map_err(Failed::Final)?;
         let mut scopes = self.scopes.clone();
         scopes.extend(scope.filter(|scope| !self.scopes.contains(scope)));
         let refresh = self.auth.as_ref().map(|a| a.identity_token.as_str()).filter(|t| !t.is_empty());
@@ -292,14 +330,15 @@ impl Client {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
             form.append_pair("grant_type", "refresh_token")
                 .append_pair("refresh_token", refresh)
-                .append_pair("client_id", "creel")
-                .append_pair("scope", &scopes.join(" "));
+                .append_pair("client_id", "creel");
+            if !scopes.is_empty() {
+                form.append_pair("scope", &scopes.join(" "));
+            }
             if let Some(service) = service {
                 form.append_pair("service", service);
             }
             let form = form.finish();
-            self.http
-                .post(url.clone())
+            http.post(url.clone())
                 .header(reqwest::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form)
         } else {
@@ -314,8 +353,11 @@ impl Client {
                 if let Some(auth) = self.auth.as_ref().filter(|auth| !auth.username.is_empty()) {
                     query.append_pair("account", &auth.username);
                 }
+                if self.offline {
+                    query.append_pair("client_id", "creel").append_pair("offline_token", "true");
+                }
             }
-            let mut request = self.http.get(url.clone());
+            let mut request = http.get(url.clone());
             if let Some(basic) = self.auth.as_ref().and_then(Auth::basic_header).as_deref().and_then(secret) {
                 request = request.header(AUTHORIZATION, basic);
             }
@@ -341,8 +383,12 @@ impl Client {
             }));
         }
         let body = small_body(response, SMALL_BODY).await;
-        let token = serde_json::from_slice::<TokenResponse>(&body).ok().and_then(TokenResponse::into_token);
-        token.map(|token| format!("Bearer {token}")).ok_or_else(|| {
+        let answer = serde_json::from_slice::<TokenResponse>(&body).ok();
+        if self.offline {
+            *self.refresh.lock().unwrap_or_else(PoisonError::into_inner) =
+                answer.as_ref().and_then(|answer| answer.refresh_token().map(str::to_owned));
+        }
+        answer.and_then(TokenResponse::into_token).map(|token| format!("Bearer {token}")).ok_or_else(|| {
             Failed::Final(Error::Protocol {
                 action: describe,
                 reason: "the answer holds no token".to_owned(),
@@ -356,36 +402,6 @@ fn secret(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// The HTTP client for an address. Loopback registries are never asked for through a proxy, and need neither
-/// resolver nor certificates.
-fn http_client(base: &Url) -> Result<reqwest::Client> {
-    static LOCAL: OnceLock<reqwest::Client> = OnceLock::new();
-    static REMOTE: OnceLock<reqwest::Client> = OnceLock::new();
-    let local = base.host().is_some_and(|host| is_loopback(&host)) && base.scheme() == "http";
-    let cell = if local { &LOCAL } else { &REMOTE };
-    if let Some(client) = cell.get() {
-        return Ok(client.clone());
-    }
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("creel/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(30))
-        .read_timeout(SILENCE)
-        // Small bodies in both directions wait for nothing.
-        .tcp_nodelay(true)
-        // Connections are bound to the runtime that opened them; tests have many runtimes, daemons one.
-        .pool_idle_timeout(Duration::from_secs(30));
-    if local {
-        let both = [([127, 0, 0, 1], 0).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 0).into()];
-        builder = builder.no_proxy().tls_built_in_root_certs(false).resolve_to_addrs("localhost", &both);
-    }
-    let client = builder.build().map_err(|error| Error::Network {
-        action: "setting up the HTTP client".to_owned(),
-        reason: chain(&error),
-    })?;
-    Ok(cell.get_or_init(|| client).clone())
 }
 
 /// An error with its causes in one line: reqwest's own text hides why.
@@ -530,7 +546,8 @@ mod tests {
             listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
             byte[0]
         });
-        let error = http_client(&url).unwrap().get(url).send().await.unwrap_err();
+        let transport = Transport::to_url(&url.join("/").unwrap(), &RegistryConfig::default()).unwrap();
+        let error = transport.client(&url).unwrap().get(url).send().await.unwrap_err();
         assert_eq!(first.join().unwrap(), 0x16, "{error}");
         let error = network("asking", &error).to_string();
         assert!(error.starts_with("asking failed: ") && !error.contains("error sending request"), "{error}");

@@ -40,6 +40,22 @@ pub enum Error {
         /// What the registry said.
         reason: String,
     },
+    /// A login that the registry does not accept; in the words of Docker's daemon.
+    #[error("Get \"{url}\": unauthorized: {reason}")]
+    Login {
+        /// What was asked.
+        url: String,
+        /// What the registry said.
+        reason: String,
+    },
+    /// A registry's own certificates cannot be used.
+    #[error("the registry's certificates {path} cannot be used: {reason}")]
+    Certificates {
+        /// The file or directory.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The reference cannot be used for this.
     #[error("{0}")]
     Reference(String),
@@ -161,7 +177,7 @@ impl Classify for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::UnknownImage { .. } | Error::Platform { .. } => ErrorKind::NotFound,
-            Error::Denied { .. } => ErrorKind::Unauthorized,
+            Error::Denied { .. } | Error::Login { .. } => ErrorKind::Unauthorized,
             Error::Reference(_) | Error::Change(_) | Error::Archive(_) | Error::Insecure { .. } => {
                 ErrorKind::InvalidArgument
             }
@@ -169,7 +185,7 @@ impl Classify for Error {
             Error::Document { .. } | Error::Corrupt { .. } => ErrorKind::DataLoss,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Store { error, .. } => error.kind(),
-            Error::Io { .. } => ErrorKind::Internal,
+            Error::Io { .. } | Error::Certificates { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -6,8 +6,11 @@ use creel_types::image::Descriptor;
 use futures_util::StreamExt;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Method, Response};
+use std::fs::File;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio_util::io::ReaderStream;
 
 use crate::client::{Call, Client, error_detail, network, status_error, whole_body};
 use crate::document::{Document, LIMIT, accept, parse};
@@ -151,10 +154,12 @@ impl Client {
 
     /// Streams a blob into `sink`, in order and without gaps, whatever happens to connections on the way: after a
     /// cut it goes on where it stopped, also with registries that ignore `Range`. Sends at most the promised
-    /// number of bytes, then [`Piece::End`]; the digest is for the receiver to verify.
+    /// number of bytes, then [`Piece::End`]; the digest is for the receiver to verify. `begun` is what an earlier
+    /// download left, and how many bytes that is: they are not asked for again.
     pub(crate) async fn download(
         &self,
         blob: &Descriptor,
+        begun: Option<(File, u64)>,
         what: &str,
         sink: &mpsc::Sender<Piece>,
         mut received_now: impl FnMut(u64),
@@ -162,6 +167,20 @@ impl Client {
         let action = format!("downloading {what}");
         let url = self.url(&format!("blobs/{}", blob.digest))?;
         let mut received = 0u64;
+        if let Some((file, length)) = begun {
+            let file = tokio::fs::File::from_std(file).take(length.min(blob.size));
+            let mut kept = ReaderStream::with_capacity(file, 128 << 10);
+            while let Some(piece) = kept.next().await {
+                let piece =
+                    piece.map_err(|error| Error::io(format!("reading what is there of {what}"), &error))?;
+                received += piece.len() as u64;
+                sink.send(Piece::Data(piece)).await.map_err(|_| Error::Abandoned(what.to_owned()))?;
+            }
+            received_now(received);
+            if received == blob.size {
+                return sink.send(Piece::End).await.map_err(|_| Error::Abandoned(what.to_owned()));
+            }
+        }
         let mut failed = 0;
         loop {
             let started_at = received;

@@ -1,11 +1,12 @@
 //! Fetching an image's layers side by side and unpacking them in order.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
-use creel_store::{ApplyOptions, LayerId, LayerRef, Lease, Store};
+use creel_store::{ApplyOptions, LayerId, LayerRef, Lease, PartialBlob, Store};
 use creel_types::Digest;
 use creel_types::image::Descriptor;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -268,14 +269,53 @@ impl Layer {
         Ok(())
     }
 
-    /// Runs the download and, on a thread that may block, `consume`.
+    /// Brings the blob in, from where an earlier attempt was interrupted. If what that one left turns out to be wrong,
+    /// the blob is fetched once more from its beginning.
     async fn receive<T: Send + 'static>(
         &self,
+        consume: impl Fn(Pieces) -> std::result::Result<T, creel_store::Error> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let what = self.job.what();
+        let partial = Arc::new(self.work.store.keep_partial(&self.job.blob.digest));
+        let mut begun = partial.open().map_err(Error::store(format!("reading what is there of {what}")))?;
+        loop {
+            let resumed = begun.is_some();
+            match self.receive_from(begun.take(), partial.clone(), consume.clone()).await {
+                Err(error @ Error::Corrupt { .. }) if resumed => {
+                    tracing::warn!(%error, "what was kept of a blob is wrong: it is fetched from the beginning");
+                    partial.forget();
+                }
+                Err(error) => {
+                    let passing = matches!(
+                        error,
+                        Error::Network { .. }
+                            | Error::Status { .. }
+                            | Error::Denied { .. }
+                            | Error::Abandoned(_)
+                    );
+                    if !passing {
+                        partial.forget();
+                    }
+                    return Err(error);
+                }
+                Ok(done) => {
+                    partial.forget();
+                    return Ok(done);
+                }
+            }
+        }
+    }
+
+    /// Runs the download and, on a thread that may block, `consume`.
+    async fn receive_from<T: Send + 'static>(
+        &self,
+        begun: Option<(File, u64)>,
+        partial: Arc<PartialBlob>,
         consume: impl FnOnce(Pieces) -> std::result::Result<T, creel_store::Error> + Send + 'static,
     ) -> Result<T> {
         let (sink, source) = mpsc::channel(PIECES);
         let what = self.job.what();
-        let guard = self.guard();
+        let guard = (self.guard(), partial);
         let blocking = tokio::task::spawn_blocking(move || {
             let result = consume(Pieces { source, current: Bytes::new(), ended: false });
             drop(guard);
@@ -283,8 +323,11 @@ impl Layer {
         });
         let mut meter =
             Meter::new(&*self.work.progress, &self.job.id(), "Downloading", Some(self.job.blob.size));
-        let downloaded =
-            self.work.client.download(&self.job.blob, &what, &sink, |received| meter.at(received)).await;
+        let downloaded = self
+            .work
+            .client
+            .download(&self.job.blob, begun, &what, &sink, |received| meter.at(received))
+            .await;
         drop(sink);
         let stored = blocking
             .await

@@ -67,38 +67,89 @@ pub async fn pull(
         Some(digest) => digest.to_string(),
         None => reference.tag().unwrap_or(creel_types::reference::DEFAULT_TAG).to_owned(),
     };
-    let pulling = || {
-        let status = format!("Pulling from {}", reference.repository());
-        progress.event(ProgressEvent::of(what.clone(), status));
-    };
     if let Some(digest) = reference.digest()
         && let Some(image) = known(store, &reference, digest, options)
     {
         // A digest names its content: nobody has to be asked whether it changed.
-        pulling();
+        tell_pulling(progress, &what, &reference);
         return Ok(up_to_date(progress, &name, image, *digest));
     }
-    let client = Client::new(reference.registry(), reference.repository(), "pull", &options.registry)?;
-    if reference.digest().is_none() && store.reference(&reference).is_some() {
-        let digest = client.manifest_digest(&what, &name).await?;
+    let mut told = false;
+    for mirror in options.registry.config.mirrors_of(reference.registry()) {
+        let client = Client::of_mirror(mirror, reference.repository(), &options.registry);
+        let pulled = match client {
+            Ok(client) => pull_over(client, store, &reference, &what, options, progress, &mut told).await,
+            Err(error) => Err(error),
+        };
+        match pulled {
+            Err(error) if another_may_do(&error) => {
+                tracing::warn!(mirror = %mirror.url, %error, "a mirror did not give {name}");
+            }
+            done => return done,
+        }
+    }
+    let client =
+        Client::connect(reference.registry(), reference.repository(), "pull", &options.registry).await?;
+    pull_over(client, store, &reference, &what, options, progress, &mut told).await
+}
+
+/// Whether another registry that has the same images may do better.
+fn another_may_do(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Network { .. }
+            | Error::Status { .. }
+            | Error::UnknownImage { .. }
+            | Error::Denied { .. }
+            | Error::Insecure { .. }
+            | Error::Certificates { .. }
+            | Error::Protocol { .. }
+            | Error::Document { .. }
+            | Error::Corrupt { .. }
+    )
+}
+
+/// Pulls from one place; `told` says whether the beginning was told already.
+async fn pull_over(
+    client: Client,
+    store: &Arc<Store>,
+    reference: &Reference,
+    what: &str,
+    options: &PullOptions,
+    progress: &Arc<dyn Progress>,
+    told: &mut bool,
+) -> Result<Pulled> {
+    let name = reference.familiar();
+    let mut pulling = || {
+        if !std::mem::replace(told, true) {
+            tell_pulling(progress, what, reference);
+        }
+    };
+    if reference.digest().is_none() && store.reference(reference).is_some() {
+        let digest = client.manifest_digest(what, &name).await?;
         if let Some(digest) = digest
-            && let Some(image) = known(store, &reference, &digest, options)
+            && let Some(image) = known(store, reference, &digest, options)
         {
             pulling();
             return Ok(up_to_date(progress, &name, image, digest));
         }
     }
     let lease = Arc::new(store.lease());
-    let top = client.manifest(&what, reference.digest().copied(), None, &name).await?;
+    let top = client.manifest(what, reference.digest().copied(), None, &name).await?;
     pulling();
     let manifest_digest = top.digest;
     let mut kept = Vec::new();
     let image = fetch_image(&client, top, options, &name, &mut kept).await?;
     let fetched =
-        install(store, client, image, &reference, manifest_digest, kept, options, progress, lease).await?;
+        install(store, client, image, reference, manifest_digest, kept, options, progress, lease).await?;
     progress.event(ProgressEvent::line(format!("Digest: {manifest_digest}")));
     progress.event(ProgressEvent::line(format!("Status: Downloaded newer image for {name}")));
     Ok(Pulled { image: fetched, manifest_digest, up_to_date: false })
+}
+
+fn tell_pulling(progress: &Arc<dyn Progress>, what: &str, reference: &Reference) {
+    let status = format!("Pulling from {}", reference.repository());
+    progress.event(ProgressEvent::of(what.to_owned(), status));
 }
 
 fn up_to_date(progress: &Arc<dyn Progress>, name: &str, image: Digest, digest: Digest) -> Pulled {

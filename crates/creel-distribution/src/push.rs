@@ -86,7 +86,7 @@ pub async fn push(
         .take(4)
         .collect();
     let mut client =
-        Client::new(reference.registry(), reference.repository(), "pull,push", &options.registry)?;
+        Client::connect(reference.registry(), reference.repository(), "pull,push", &options.registry).await?;
     for source in &sources {
         client.also_pull(source);
     }

@@ -13,7 +13,7 @@ use creel_wire::container::{
 use creel_wire::exec::{ExecConfig, ExecInspect, ExecStart};
 use creel_wire::image::{HistoryItem, ImageDelete, ImageInspect, ImageSummary, ImagesPrune, ProgressMessage};
 use creel_wire::stats::Stats;
-use creel_wire::system::{DiskUsage, Event, Info, Version};
+use creel_wire::system::{AuthResponse, DiskUsage, Event, Info, Version};
 use jiff::Timestamp;
 use tokio::sync::mpsc::{self, Receiver};
 
@@ -336,6 +336,14 @@ impl Engine {
     /// NotFound when there is no such image here.
     pub async fn push(&self, reference: Reference, auth: Option<Auth>) -> Result<Receiver<ProgressMessage>> {
         images::transfer::push(&self.core, reference, auth)
+    }
+
+    /// Tries credentials on the registry that they name, Docker Hub if none.
+    ///
+    /// # Errors
+    /// Unauthorized if it does not accept them.
+    pub async fn login(&self, auth: Auth) -> Result<AuthResponse> {
+        images::transfer::login(&self.core, auth).await
     }
 
     /// Gives an image another name.

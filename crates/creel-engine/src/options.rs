@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use creel_distribution::RegistryConfig;
 use creel_types::{Platform, Reference};
 use creel_wire::container::Config;
 use jiff::Timestamp;
@@ -30,8 +31,8 @@ pub struct EngineConfig {
     pub cgroup_parent: String,
     /// The creel binary, for shims, `--init` and helpers.
     pub executable: PathBuf,
-    /// Registries (`host[:port]`) that may be spoken to in plain HTTP.
-    pub insecure_registries: Vec<String>,
+    /// What the user set about registries: insecure ones, mirrors, certificates.
+    pub registries: RegistryConfig,
 }
 
 /// How a container is removed.

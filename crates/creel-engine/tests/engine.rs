@@ -59,7 +59,7 @@ async fn lab() -> Option<Lab> {
         run_dir: dir.path().join("run"),
         cgroup_parent: cgroup.clone(),
         executable: binary().unwrap(),
-        insecure_registries: Vec::new(),
+        registries: creel_engine::RegistryConfig::default(),
     })
     .await
     .unwrap();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use creel_types::Digest;
@@ -19,23 +20,41 @@ use crate::store::Store;
 /// Writes one blob: to a temporary file first, hashing on the way. Dropping it before [`BlobWriter::commit`]
 /// leaves nothing behind.
 pub struct BlobWriter {
-    store: Arc<Store>,
-    temp: Temp,
+    unfinished: Unfinished,
     file: File,
     context: Context,
+    size: Option<u64>,
+}
+
+/// What is written of a blob; if that ends too early, it is kept for whoever asked for that, and else deleted.
+struct Unfinished {
+    store: Arc<Store>,
+    temp: Option<Temp>,
+    path: PathBuf,
     written: u64,
     expected: Option<Digest>,
-    size: Option<u64>,
+    /// Whether what was written is known not to be the blob's beginning.
+    spoiled: std::cell::Cell<bool>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let (Some(temp), Some(digest), false) = (self.temp.take(), self.expected, self.spoiled.get())
+            && let Err(why) = self.store.keep_unfinished(temp, &digest, self.written)
+        {
+            tracing::warn!("{why}");
+        }
+    }
 }
 
 impl BlobWriter {
     /// How many bytes were written so far.
     pub fn written(&self) -> u64 {
-        self.written
+        self.unfinished.written
     }
 
     fn what(&self) -> String {
-        match &self.expected {
+        match &self.unfinished.expected {
             Some(digest) => format!("blob {digest}"),
             None => "blob".to_owned(),
         }
@@ -45,7 +64,7 @@ impl BlobWriter {
     pub(crate) fn failure(&self, why: io::Error) -> Error {
         match why.downcast::<Error>() {
             Ok(error) => error,
-            Err(why) => Error::io("write", self.temp.path(), why),
+            Err(why) => Error::io("write", &self.unfinished.path, why),
         }
     }
 
@@ -53,13 +72,15 @@ impl BlobWriter {
     pub(crate) fn check(&self) -> Result<Digest> {
         let actual = finish(self.context.clone());
         if let Some(expected) = self.size
-            && expected != self.written
+            && expected != self.unfinished.written
         {
-            return Err(Error::SizeMismatch { what: self.what(), expected, actual: self.written });
+            self.unfinished.spoiled.set(self.unfinished.written > expected);
+            return Err(Error::SizeMismatch { what: self.what(), expected, actual: self.unfinished.written });
         }
-        if let Some(expected) = self.expected
+        if let Some(expected) = self.unfinished.expected
             && expected != actual
         {
+            self.unfinished.spoiled.set(true);
             return Err(Error::DigestMismatch { what: self.what(), expected, actual });
         }
         Ok(actual)
@@ -69,7 +90,9 @@ impl BlobWriter {
     /// left behind; a digest that does not fit is [`Error::DigestMismatch`], which names both.
     pub fn commit(self) -> Result<Digest> {
         let actual = self.check()?;
-        let Self { store, temp, file, written, .. } = self;
+        let Self { mut unfinished, file, .. } = self;
+        let (store, written) = (unfinished.store.clone(), unfinished.written);
+        let Some(temp) = unfinished.temp.take() else { return Err(Error::Closed) };
         failpoint("blob-before-sync");
         file.sync_data().map_err(|why| Error::io("sync", temp.path(), why))?;
         drop(file);
@@ -108,16 +131,22 @@ impl Write for BlobWriter {
     /// stream cannot fill the disk.
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if let Some(expected) = self.size
-            && self.written + data.len() as u64 > expected
+            && self.unfinished.written + data.len() as u64 > expected
         {
+            self.unfinished.spoiled.set(true);
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                Error::SizeMismatch { what: self.what(), expected, actual: self.written + data.len() as u64 },
+                Error::SizeMismatch {
+                    what: self.what(),
+                    expected,
+                    actual: self.unfinished.written + data.len() as u64,
+                },
             ));
         }
-        let count = self.file.write(data)?;
+        // A disk that is full is not filled with parts.
+        let count = self.file.write(data).inspect_err(|_| self.unfinished.spoiled.set(true))?;
         self.context.update(&data[..count]);
-        self.written += count as u64;
+        self.unfinished.written += count as u64;
         Ok(count)
     }
 
@@ -136,15 +165,15 @@ impl Store {
             .create_new(true)
             .open(temp.path())
             .map_err(|why| Error::io("create", temp.path(), why))?;
-        Ok(BlobWriter {
+        let unfinished = Unfinished {
             store: self.clone(),
-            temp,
-            file,
-            context: Context::new(&SHA256),
+            path: temp.path().to_owned(),
+            temp: Some(temp),
             written: 0,
             expected,
-            size,
-        })
+            spoiled: std::cell::Cell::new(false),
+        };
+        Ok(BlobWriter { unfinished, file, context: Context::new(&SHA256), size })
     }
 
     /// Stores some bytes as a blob: for configurations and manifests.

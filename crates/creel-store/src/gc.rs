@@ -119,6 +119,7 @@ impl Store {
     pub fn gc(&self) -> Result<GcReport> {
         let mut report = self.sweep(None, Box::new(|_, _| Ok(())))?;
         self.sweep_tmp(&mut report.failures);
+        report.bytes += self.sweep_partials(&mut report.failures);
         Ok(report)
     }
 

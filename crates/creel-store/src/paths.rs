@@ -5,6 +5,7 @@
 //! ├── lock                       flock'ed by the one daemon; holds its pid
 //! ├── creel.db (-wal)            the rows (see `db`)
 //! ├── blobs/sha256/<hex>         content as it came over the wire, named by its digest
+//! ├── partial/<hex>              the beginning of a blob whose download was interrupted
 //! ├── layers/<hex>/fs            an unpacked layer (hex of its diffID, or of its chainID when composed)
 //! ├── layers/<hex>/layer.json    what its row says, so that rows can be rebuilt
 //! ├── inits/<hex>                an init layer: mount points over one stack of layers (hex of the stack's digest)
@@ -54,6 +55,16 @@ impl Paths {
     /// One blob.
     pub fn blob(&self, digest: &Digest) -> PathBuf {
         self.blobs().join(digest.hex())
+    }
+
+    /// The directory of all blobs of which a part has come.
+    pub fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    /// What has come of one blob.
+    pub fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(digest.hex())
     }
 
     /// The directory of all layers.

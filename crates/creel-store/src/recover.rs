@@ -272,6 +272,7 @@ pub(crate) fn sweep(
             .collect()
     })?;
     sweep_dir(&paths.tmp(), report, |_| true)?;
+    crate::partial::sweep_old(paths, &mut report.quarantined);
     sweep_dir(&paths.blobs(), report, |name| {
         Digest::from_hex(name).is_ok_and(|digest| view.blob_size(&digest).is_none())
     })?;

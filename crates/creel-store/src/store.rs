@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Temp, Temps};
 use crate::layers::Applying;
 use crate::lease::Leases;
+use crate::partial::Partials;
 use crate::paths::Paths;
 use crate::view::View;
 
@@ -37,6 +38,7 @@ pub struct Store {
     /// that holds it may call another that takes it.
     content: RwLock<()>,
     report: OpenReport,
+    pub(crate) partials: Partials,
     /// Declared last: the lock is let go after the writer has ended.
     _lock: File,
 }
@@ -73,6 +75,7 @@ impl Store {
             db,
             leases: Leases::default(),
             applying: Applying::default(),
+            partials: Partials::default(),
             content: RwLock::new(()),
             report,
             _lock: lock,

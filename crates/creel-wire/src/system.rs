@@ -15,6 +15,14 @@ pub struct ErrorResponse {
 }
 
 documents! {
+    /// Answer of `POST /auth`.
+    pub struct AuthResponse {
+        /// In words: `Login Succeeded`.
+        pub status: String,
+        /// A token to keep in the password's place; may be empty.
+        pub identity_token: String,
+    }
+
     /// Answer of `/version`.
     pub struct Version {
         /// Parts and their versions.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use creel_engine::{Engine, EngineConfig};
+use creel_engine::{Engine, EngineConfig, Mirror, RegistryConfig};
 use rustix::fs::FlockOperation;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,9 +32,17 @@ struct Arguments {
     /// Cgroup below which every container gets its own
     #[arg(long, value_name = "PATH", default_value = "/creel")]
     cgroup_parent: String,
-    /// Registry that may be spoken to in plain HTTP; may be given several times. Loopback ones always may
+    /// Registry whose certificate is not verified and that may be spoken to in plain HTTP: HOST[:PORT] or a network
+    /// such as 10.0.0.0/8; may be given several times. Loopback ones always may
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     insecure_registries: Vec<String>,
+    /// Mirror that is asked before Docker Hub, or before REGISTRY; may be given several times
+    #[arg(long = "registry-mirror", value_name = "[REGISTRY=]URL")]
+    registry_mirrors: Vec<Mirror>,
+    /// Directory with certificates in HOST[:PORT] directories; may be given several times [default:
+    /// /etc/creel/certs.d and /etc/docker/certs.d]
+    #[arg(long = "registry-certs", value_name = "DIR")]
+    registry_certs: Vec<PathBuf>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -92,6 +100,14 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let _lock = lock(&arguments.run_dir)?;
     let socket = socket_path(&arguments)?;
     let executable = std::fs::read_link("/proc/self/exe").map_err(Error::Executable)?;
+    let mut registries = RegistryConfig {
+        insecure: arguments.insecure_registries,
+        mirrors: arguments.registry_mirrors,
+        ..RegistryConfig::default()
+    };
+    if !arguments.registry_certs.is_empty() {
+        registries.certs = arguments.registry_certs;
+    }
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -104,7 +120,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 run_dir: arguments.run_dir.clone(),
                 cgroup_parent: arguments.cgroup_parent,
                 executable,
-                insecure_registries: arguments.insecure_registries,
+                registries,
             })
             .await
             .map_err(Error::Engine)?;

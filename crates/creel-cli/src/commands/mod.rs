@@ -6,6 +6,7 @@ mod exec;
 mod images;
 mod inspect;
 mod lifecycle;
+mod login;
 mod logs;
 mod ps;
 mod pull;
@@ -30,6 +31,7 @@ pub(crate) const COMMANDS: &[&[Command]] = &[
     top::COMMANDS,
     cp::COMMANDS,
     images::COMMANDS,
+    login::COMMANDS,
     pull::COMMANDS,
     transfer::COMMANDS,
     system::COMMANDS,

@@ -467,21 +467,29 @@ pub struct RealRegistry {
 impl RealRegistry {
     /// Starts one; `None`, with a message, if the program is not installed.
     pub fn start(auth: Option<(&str, &str)>) -> Option<Self> {
+        let Some((_, line)) = auth else { return Self::start_with("", "") };
+        let dir = scratch();
+        let path = dir.path().join("htpasswd");
+        std::fs::write(&path, line).unwrap();
+        let auth = format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", path.display());
+        Self::start_in(dir, "", &auth)
+    }
+
+    /// Starts one with these lines of configuration below `http` and at the end.
+    pub fn start_with(http: &str, more: &str) -> Option<Self> {
+        Self::start_in(scratch(), http, more)
+    }
+
+    fn start_in(dir: tempfile::TempDir, http: &str, more: &str) -> Option<Self> {
         if !has_tool("docker-registry") {
             return None;
         }
-        let dir = scratch();
         let address = format!("127.0.0.1:{}", free_port());
-        let mut config = format!(
+        let config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
-             rootdirectory: {}\nhttp:\n  addr: {address}\n  relativeurls: true\n",
+             rootdirectory: {}\nhttp:\n  addr: {address}\n  relativeurls: true\n{http}{more}",
             dir.path().join("data").display()
         );
-        if let Some((_, line)) = auth {
-            let path = dir.path().join("htpasswd");
-            std::fs::write(&path, line).unwrap();
-            config.push_str(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", path.display()));
-        }
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use creel_distribution::{Auth, LoadOptions, Progress, PullOptions, PushOptions, RegistryOptions};
 use creel_types::{Platform, Reference};
 use creel_wire::image::ProgressMessage;
+use creel_wire::system::AuthResponse;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::streams::{MESSAGES, Messages, SourceReader, StreamWriter, failure, output, status};
@@ -15,7 +16,13 @@ use crate::error::{Error, Result};
 use crate::options::{ByteSource, ByteStream, ImportOptions};
 
 fn registry(core: &Core, auth: Option<Auth>) -> RegistryOptions {
-    RegistryOptions { auth, insecure: core.config.insecure_registries.clone(), ..RegistryOptions::default() }
+    RegistryOptions { auth, config: core.config.registries.clone(), ..RegistryOptions::default() }
+}
+
+/// Tries credentials.
+pub(crate) async fn login(core: &Core, auth: Auth) -> Result<AuthResponse> {
+    let token = creel_distribution::login(&auth, &registry(core, None)).await.map_err(|e| Error::of(&e))?;
+    Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token: token.unwrap_or_default() })
 }
 
 /// Pulls an image; the embedded one needs no registry.

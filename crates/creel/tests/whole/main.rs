@@ -17,6 +17,7 @@ mod isolation;
 mod joining;
 mod lifecycle;
 mod limits;
+mod login;
 mod parity;
 mod recovery;
 mod registry;
