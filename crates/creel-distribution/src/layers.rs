@@ -229,7 +229,7 @@ impl Layer {
                 let options = ApplyOptions {
                     media_type: Some(job.blob.media_type.clone()),
                     keep_blob: Some(job.blob.clone()),
-                    max_bytes: None,
+                    limits: None,
                 };
                 let told =
                     Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
@@ -307,7 +307,7 @@ impl Layer {
             let options = ApplyOptions {
                 media_type: Some(job.blob.media_type.clone()),
                 keep_blob: None,
-                max_bytes: None,
+                limits: None,
             };
             let mut meter = Meter::new(&*progress, &job.id(), "Extracting", Some(job.blob.size));
             let result = store.open_blob(&job.blob.digest).and_then(|file| {

@@ -32,6 +32,8 @@ pub struct EngineConfig {
     pub executable: PathBuf,
     /// Registries (`host[:port]`) that may be spoken to in plain HTTP.
     pub insecure_registries: Vec<String>,
+    /// The most bytes that an image's layer may have uncompressed; 0 for no limit, `None` for the default (256 GiB).
+    pub max_layer_bytes: Option<u64>,
 }
 
 /// How a container is removed.

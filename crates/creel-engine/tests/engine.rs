@@ -60,6 +60,7 @@ async fn lab() -> Option<Lab> {
         cgroup_parent: cgroup.clone(),
         executable: binary().unwrap(),
         insecure_registries: Vec::new(),
+        max_layer_bytes: None,
     })
     .await
     .unwrap();

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use creel_layer::UnpackOptions;
+use creel_layer::{Limits, UnpackOptions};
 use creel_types::image::Descriptor;
 use creel_types::{Classify, Digest, ErrorKind};
 use ring::digest::{Context, SHA256};
@@ -90,8 +90,8 @@ pub struct ApplyOptions {
     pub media_type: Option<String>,
     /// Keep the archive as this blob, in the same pass, verified against its digest and size.
     pub keep_blob: Option<Descriptor>,
-    /// The most bytes that the unpacked layer may have.
-    pub max_bytes: Option<u64>,
+    /// How large the layer may be; `None`: as [`Store::set_limits`] says.
+    pub limits: Option<Limits>,
 }
 
 /// The chainIDs of a stack of diffIDs, the lowest first (image-spec `config.md`, "Layer ChainID").
@@ -257,7 +257,7 @@ impl Store {
         let compressed = BufReader::with_capacity(READ, source);
         let tar = creel_layer::decompress(compressed).map_err(error)?;
         let unpack = UnpackOptions {
-            max_bytes: options.max_bytes,
+            limits: options.limits.unwrap_or_else(|| self.limits()),
             parents: parents.iter().rev().map(|parent| self.paths.layer_fs(parent)).collect(),
         };
         let (unpacked, actual) = std::thread::scope(|scope| {

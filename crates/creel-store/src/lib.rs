@@ -34,6 +34,7 @@ mod tests;
 
 pub use blobs::BlobWriter;
 pub use commit::Committed;
+pub use creel_layer::Limits;
 pub use error::{Error, Result};
 pub use gc::{Deleted, GcReport, VerifyReport};
 pub use images::{ImageRecord, LayerRef, NewImage, Untagged};
