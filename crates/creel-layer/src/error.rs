@@ -56,6 +56,9 @@ pub enum Error {
         /// The most bytes that the paths of all directories may have together.
         limit: u64,
     },
+    /// The layer cannot be unpacked alone: it takes something from the layers below it.
+    #[error("the layer takes something from the layers below it, which are not there yet")]
+    NeedsBelow,
     /// A step on the file system failed outside of any one entry.
     #[error("{step} `{path}`: {cause}")]
     Io {
@@ -112,6 +115,7 @@ impl Classify for Error {
             | Error::Refused { .. }
             | Error::TooLarge(_)
             | Error::TooMany(_)
+            | Error::NeedsBelow
             | Error::TooDeep { .. } => ErrorKind::InvalidArgument,
             Error::NotFound(_) => ErrorKind::NotFound,
             Error::NotADirectory(_) => ErrorKind::InvalidArgument,

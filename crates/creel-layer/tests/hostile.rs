@@ -13,7 +13,7 @@ use creel_types::{Classify, ErrorKind};
 use rustix::fs::{Mode, OFlags};
 
 fn open(archive: &[u8], dest: &Path, limits: Limits, parents: Vec<PathBuf>) -> Result<Unpacked, Error> {
-    unpack(decompress(archive)?, dest, &UnpackOptions { limits, parents })
+    unpack(decompress(archive)?, dest, &UnpackOptions { limits, parents, ..Default::default() })
 }
 
 fn check(case: Case) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use creel_layer::Limits;
 
+use crate::claims::Claims;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::files::{self, Temp, Temps};
@@ -34,6 +35,7 @@ pub struct Store {
     pub(crate) db: Db,
     pub(crate) leases: Leases,
     pub(crate) applying: Applying,
+    pub(crate) claims: Claims,
     pub(crate) temps: Arc<Temps>,
     limits: RwLock<Limits>,
     /// Shared while content moves to its place or is relied upon, alone while the collector sweeps. No function
@@ -76,6 +78,7 @@ impl Store {
             db,
             leases: Leases::default(),
             applying: Applying::default(),
+            claims: Claims::default(),
             limits: RwLock::default(),
             content: RwLock::new(()),
             report,

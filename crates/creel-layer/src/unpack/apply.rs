@@ -75,6 +75,8 @@ pub(crate) struct Applier {
     /// Bytes of those paths.
     pub(super) late_bytes: u64,
     pub(super) max_late_bytes: u64,
+    /// Whether the layers below are not there yet.
+    pub(crate) alone: bool,
     buffer: Vec<u8>,
     bytes: u64,
 }
@@ -84,7 +86,19 @@ impl Applier {
         let max_late_bytes = max_late_bytes.unwrap_or(u64::MAX);
         let setter = Setter::new(matches!(manner, Manner::Copy { .. }));
         let (places, late, buffer) = (Vec::new(), BTreeMap::new(), vec![0; BUFFER]);
-        Self { root, base, manner, places, setter, late, late_bytes: 0, max_late_bytes, buffer, bytes: 0 }
+        Self {
+            root,
+            base,
+            manner,
+            places,
+            setter,
+            late,
+            late_bytes: 0,
+            max_late_bytes,
+            alone: false,
+            buffer,
+            bytes: 0,
+        }
     }
 
     pub(super) fn is_layer(&self) -> bool {
@@ -143,8 +157,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Sets what had to wait for the end, and sums up.
-    pub(crate) fn finish(mut self) -> Result<Unpacked> {
+    /// Whether something was looked for in layers below that are not there yet.
+    pub(crate) fn needs_below(&mut self) -> bool {
+        self.alone && self.layer_mut().is_some_and(|layer| layer.composed)
+    }
+
+    /// Sets what had to wait for the end, and sums up. Nothing can be put after that.
+    pub(crate) fn finish(&mut self) -> Result<Unpacked> {
         self.hide_all_in_root()?;
         for (path, late) in std::mem::take(&mut self.late) {
             match fs::open_plain(&self.root, &path) {

@@ -64,6 +64,9 @@ pub struct UnpackOptions {
     /// The directories of the layers below, topmost first, in overlay form: where parents that the layer lacks, and
     /// targets of its hard links, are looked for.
     pub parents: Vec<PathBuf>,
+    /// The layers below are not there yet: stop with [`Error::NeedsBelow`] where something is to be looked for in them.
+    /// Most layers never get there, and can so be unpacked beside those below.
+    pub alone: bool,
 }
 
 /// What unpacking a layer came to.
@@ -96,6 +99,22 @@ pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<U
     let lowers = options.parents.iter().map(|path| fs::open_root(path)).collect::<Result<_>>()?;
     let mut reader = Reader::with_limit(tar, options.limits.bytes);
     let mut applier = Applier::new(root, Vec::new(), Manner::layer(lowers), options.limits.paths);
+    applier.alone = options.alone;
+    match apply(&mut reader, &mut applier, options) {
+        Err(_) if applier.needs_below() => Err(Error::NeedsBelow),
+        done => {
+            let done = done?;
+            reader.drain().map_err(explain)?;
+            Ok(done)
+        }
+    }
+}
+
+fn apply<R: Read>(
+    reader: &mut Reader<R>,
+    applier: &mut Applier,
+    options: &UnpackOptions,
+) -> Result<Unpacked> {
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(explain)? {
         entries += 1;
@@ -105,15 +124,13 @@ pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<U
             return Err(Error::TooMany(limit));
         }
         match wish(&entry.name)? {
-            Wish::Put(name) => applier.put(&name, &entry, &mut reader)?,
+            Wish::Put(name) => applier.put(&name, &entry, reader)?,
             Wish::Hide(name) => applier.hide(&name, &entry)?,
             Wish::HideAllIn(name) => applier.hide_all_in(&name, &entry)?,
             Wish::Nothing => {}
         }
     }
-    let done = applier.finish()?;
-    reader.drain().map_err(explain)?;
-    Ok(Unpacked { entries, ..done })
+    Ok(Unpacked { entries, ..applier.finish()? })
 }
 
 /// The limit is the caller's, not the format's.

@@ -124,7 +124,10 @@ impl Applier {
             return Ok(Found::Nothing);
         }
         layer.composed = true;
-        layer.lowers.find(path)
+        if self.alone {
+            return Err(Errno::NOENT);
+        }
+        self.layer_mut().map_or(Ok(Found::Nothing), |layer| layer.lowers.find(path))
     }
 
     /// Makes the directory `name`, whose whole path is `path`, which no entry describes.
