@@ -1,4 +1,7 @@
-//! Fetching an image's layers side by side and unpacking them in order.
+//! Fetching an image's layers side by side and unpacking each while it comes in.
+//!
+//! A layer is unpacked alone, whether those below it are there or not. If it takes something from them (a hard link to
+//! a file of theirs, a directory that it does not describe), its blob is kept, and it is unpacked when they are there.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -6,10 +9,10 @@ use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
-use creel_store::{ApplyOptions, LayerId, LayerRef, Lease, PartialBlob, Store};
+use creel_store::{ApplyOptions, Claim, LayerId, LayerRef, Lease, PartialBlob, Store};
 use creel_types::Digest;
 use creel_types::image::Descriptor;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::client::Client;
@@ -78,67 +81,78 @@ impl Stack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// Nothing.
-    Nothing,
+    Nothing(LayerId),
     /// Blob and layer are here, but nobody has said yet that one is the other's archive.
     Check(LayerId),
     /// The blob only: the layer is unpacked from another archive of the same content.
     Blob(LayerId),
-    /// Unpacking only: the blob is there, or will be once the layer below that shares it is done.
+    /// Unpacking only.
     Unpack,
     /// Everything.
     All,
 }
 
+impl Need {
+    fn is_download(self) -> bool {
+        matches!(self, Need::All | Need::Blob(_))
+    }
+}
+
 impl Fetching {
     /// Brings all layers in and returns them, the lowest first. When it returns, also with an error, no thread
     /// of it works any more.
+    ///
+    /// Who brings a blob in holds its claim, in this pull and in all others, and lets go of it before it waits for
+    /// anything but its own download, a place among those at work, or a claim that it lacks: two pulls that want the
+    /// same layers in another order never wait for each other.
     pub(crate) async fn run(self, jobs: Vec<LayerJob>) -> Result<Vec<LayerRef>> {
         let diff_ids: Vec<Digest> = jobs.iter().map(|job| job.diff_id).collect();
         let stack =
             Arc::new(Stack { done: Mutex::new(vec![None; jobs.len()]), height: watch::Sender::new(0) });
-        let needs = self.needs(&jobs, &diff_ids, &stack);
-        let permits = Arc::new(Semaphore::new(self.downloads));
+        let needs = self.look_at_all(&jobs, &diff_ids);
+        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let places = Arc::new(Places {
+            downloads: Arc::new(Semaphore::new(self.downloads)),
+            unpacking: Semaphore::new(processors),
+        });
         // Each blocking thread holds a clone; when the last is gone, so are the threads.
         let (working, mut finished) = mpsc::channel::<()>(1);
         let work = Arc::new(self);
         let mut tasks: JoinSet<Result<()>> = JoinSet::new();
         let result: Result<()> = async {
             for (at, (job, need)) in jobs.iter().zip(needs).enumerate() {
-                if need == Need::Nothing {
+                if let Need::Nothing(layer) = need {
+                    stack.set(at, layer);
                     continue;
                 }
-                let permit = if !matches!(need, Need::All | Need::Blob(_)) {
+                let claim = work.store.try_claim(&job.blob.digest).map(Arc::new);
+                // Whoever had it until now may have brought it in since.
+                let need = match &claim {
+                    Some(_) => work.look(job, &diff_ids[..at], &known_pairs(&work.store)),
+                    None => need,
+                };
+                // Downloads begin in the image's order, so that what others are put upon comes first.
+                let permit = if claim.is_none() || !need.is_download() {
                     None
                 } else {
                     loop {
                         tokio::select! {
-                            permit = permits.clone().acquire_owned() => break permit.ok(),
+                            permit = places.downloads.clone().acquire_owned() => break permit.ok(),
                             Some(done) = tasks.join_next() => flatten(done)?,
                         }
                     }
                 };
-                let (work, stack, job, working) = (work.clone(), stack.clone(), job.clone(), working.clone());
-                tasks.spawn(async move {
-                    let layer = Layer { work, stack, job, at, working };
-                    match need {
-                        Need::Nothing => Ok(()),
-                        Need::Check(unpacked) => layer.check_blob(unpacked).await,
-                        Need::Blob(unpacked) => {
-                            layer.fetch_blob().await?;
-                            drop(permit);
-                            layer.check_blob(unpacked).await
-                        }
-                        Need::Unpack => layer.unpack_blob().await,
-                        Need::All => match layer.stack.below(at) {
-                            Some(below) => layer.stream(below).await.map(|()| drop(permit)),
-                            None => {
-                                layer.fetch_blob().await?;
-                                drop(permit);
-                                layer.unpack_blob().await
-                            }
-                        },
-                    }
-                });
+                let layer = Layer {
+                    work: work.clone(),
+                    stack: stack.clone(),
+                    places: places.clone(),
+                    job: job.clone(),
+                    below: diff_ids[..at].to_vec(),
+                    at,
+                    claim,
+                    working: working.clone(),
+                };
+                tasks.spawn(layer.bring_in(need, permit));
             }
             while let Some(done) = tasks.join_next().await {
                 flatten(done)?;
@@ -158,41 +172,49 @@ impl Fetching {
             .collect())
     }
 
+    /// Looks at what is here of one layer.
+    fn look(&self, job: &LayerJob, below: &[Digest], pairs: &HashSet<(Digest, Digest)>) -> Need {
+        let known = pairs.contains(&(job.blob.digest, job.diff_id))
+            || self.store.is_proven(&job.blob.digest, &job.diff_id);
+        match (self.store.find_layer(&job.diff_id, below), self.store.has_blob(&job.blob.digest)) {
+            (Some(layer), true) if known => Need::Nothing(layer),
+            (Some(layer), true) => Need::Check(layer),
+            (Some(layer), false) => Need::Blob(layer),
+            (None, true) => Need::Unpack,
+            (None, false) => Need::All,
+        }
+    }
+
     /// Looks at what is here already, and tells about it.
-    fn needs(&self, jobs: &[LayerJob], diff_ids: &[Digest], stack: &Stack) -> Vec<Need> {
+    fn look_at_all(&self, jobs: &[LayerJob], diff_ids: &[Digest]) -> Vec<Need> {
         let mut seen = HashSet::new();
         let pairs = known_pairs(&self.store);
-        let mut needs = Vec::with_capacity(jobs.len());
         let mut waiting = 0;
-        for (at, job) in jobs.iter().enumerate() {
-            let repeated = !seen.insert(job.blob.digest);
-            let has_blob = self.store.has_blob(&job.blob.digest);
-            let need = match self.store.find_layer(&job.diff_id, &diff_ids[..at]) {
-                Some(layer) if has_blob && pairs.contains(&(job.blob.digest, job.diff_id)) => {
-                    stack.set(at, layer);
-                    Need::Nothing
-                }
-                Some(layer) if has_blob => Need::Check(layer),
-                // What a layer below brings in is here when its turn comes.
-                _ if has_blob || repeated => Need::Unpack,
-                Some(layer) => Need::Blob(layer),
-                None => Need::All,
-            };
-            if !repeated {
-                let exists = matches!(need, Need::Nothing | Need::Check(_));
+        let look = |(at, job): (usize, &LayerJob)| {
+            let need = self.look(job, &diff_ids[..at], &pairs);
+            if seen.insert(job.blob.digest) {
+                let exists = matches!(need, Need::Nothing(_) | Need::Check(_));
                 let status = if exists { "Already exists" } else { "Pulling fs layer" };
                 self.progress.event(ProgressEvent::of(job.id(), status));
-                if matches!(need, Need::All | Need::Blob(_)) {
+                if need.is_download() {
                     waiting += 1;
                     if waiting > self.downloads {
                         self.progress.event(ProgressEvent::of(job.id(), "Waiting"));
                     }
                 }
             }
-            needs.push(need);
-        }
-        needs
+            need
+        };
+        jobs.iter().enumerate().map(look).collect()
     }
+}
+
+/// How much goes on at a time.
+struct Places {
+    downloads: Arc<Semaphore>,
+    /// Blobs that are unpacked from the disk: as many as there are processors. What is unpacked while it comes in has
+    /// its place among the downloads.
+    unpacking: Semaphore,
 }
 
 fn flatten(done: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
@@ -206,40 +228,85 @@ fn flatten(done: std::result::Result<Result<()>, tokio::task::JoinError>) -> Res
 struct Layer {
     work: Arc<Fetching>,
     stack: Arc<Stack>,
+    places: Arc<Places>,
     job: LayerJob,
+    /// The diffIDs of the layers below.
+    below: Vec<Digest>,
     at: usize,
+    /// While the blob is brought in.
+    claim: Option<Arc<Claim>>,
     working: mpsc::Sender<()>,
 }
+
+/// What a thread holds while it works; dropped in this order.
+type Guard = (Arc<Lease>, Option<Arc<Claim>>, mpsc::Sender<()>);
 
 impl Layer {
     fn tell(&self, status: &str) {
         self.work.progress.event(ProgressEvent::of(self.job.id(), status));
     }
 
-    /// What a thread holds while it works: first the lease is given back, then the thread counts as done.
-    fn guard(&self) -> (Arc<Lease>, mpsc::Sender<()>) {
-        (self.work.lease.clone(), self.working.clone())
+    /// First the lease and the claim are given back, then the thread counts as done.
+    fn guard(&self) -> Guard {
+        (self.work.lease.clone(), self.claim.clone(), self.working.clone())
     }
 
-    /// Downloads and unpacks at once.
-    async fn stream(&self, below: Vec<LayerId>) -> Result<()> {
-        let (store, job) = (self.work.store.clone(), self.job.clone());
-        let progress = self.work.progress.clone();
-        let layer = self
-            .receive(move |mut pieces| {
-                let options = ApplyOptions {
-                    media_type: Some(job.blob.media_type.clone()),
-                    keep_blob: Some(job.blob.clone()),
-                    max_bytes: None,
-                };
-                let told =
-                    Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
-                store.apply_layer(told, &job.diff_id, &below, &options)
-            })
-            .await?;
+    /// All that has to be done, from what was found to be needed.
+    async fn bring_in(mut self, mut need: Need, mut permit: Option<OwnedSemaphorePermit>) -> Result<()> {
+        if self.claim.is_none() {
+            // Another pull brings it in, or a layer of this one that has the same blob. It may fail, too.
+            self.claim = Some(Arc::new(self.work.store.claim(&self.job.blob.digest).await));
+            need = self.work.look(&self.job, &self.below, &known_pairs(&self.work.store));
+            if need.is_download() {
+                permit = self.places.downloads.clone().acquire_owned().await.ok();
+            }
+        }
+        let unpacked = match need {
+            Need::Nothing(layer) => Some(layer),
+            Need::Check(layer) => {
+                self.check_blob().await?;
+                Some(layer)
+            }
+            Need::Blob(layer) => {
+                self.fetch_blob().await?;
+                drop(permit.take());
+                self.check_blob().await?;
+                Some(layer)
+            }
+            Need::Unpack => self.unpack_blob(self.stack.below(self.at)).await?,
+            Need::All => self.stream().await?,
+        };
+        drop(permit);
+        self.claim = None;
+        let layer = match unpacked {
+            Some(layer) => layer,
+            None => {
+                let below = self.stack.wait_below(self.at).await?;
+                let layer = self.unpack_blob(Some(below)).await?;
+                layer.ok_or_else(|| Error::Abandoned(self.job.what()))?
+            }
+        };
         self.stack.set(self.at, layer);
         self.tell("Pull complete");
         Ok(())
+    }
+
+    /// Downloads and unpacks at once; `None` if it turns out that the layers below are needed first: then the blob
+    /// is here.
+    async fn stream(&self) -> Result<Option<LayerId>> {
+        let (store, job) = (self.work.store.clone(), self.job.clone());
+        let progress = self.work.progress.clone();
+        let (below, diff_ids) = (self.stack.below(self.at), self.below.clone());
+        self.receive(move |mut pieces| {
+            let options = ApplyOptions {
+                media_type: Some(job.blob.media_type.clone()),
+                keep_blob: Some(job.blob.clone()),
+                limits: None,
+            };
+            let told = Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
+            apply(&store, told, &job.diff_id, below.as_deref(), &diff_ids, &options)
+        })
+        .await
     }
 
     /// Downloads the blob alone.
@@ -252,7 +319,7 @@ impl Layer {
     }
 
     /// Verifies that the blob unpacks to what the layer was unpacked from, and so names the same content.
-    async fn check_blob(&self, unpacked: LayerId) -> Result<()> {
+    async fn check_blob(&self) -> Result<()> {
         let (store, job, what) = (self.work.store.clone(), self.job.clone(), self.job.what());
         let guard = self.guard();
         let checking = tokio::task::spawn_blocking(move || {
@@ -263,10 +330,7 @@ impl Layer {
         checking.await.map_err(|error| Error::Io {
             action: format!("verifying {}", self.job.what()),
             reason: error.to_string(),
-        })??;
-        self.stack.set(self.at, unpacked);
-        self.tell("Pull complete");
-        Ok(())
+        })?
     }
 
     /// Brings the blob in, from where an earlier attempt was interrupted. If what that one left turns out to be wrong,
@@ -340,34 +404,44 @@ impl Layer {
         }
     }
 
-    /// Unpacks a blob that is here when all layers below are unpacked.
-    async fn unpack_blob(&self) -> Result<()> {
-        let below = self.stack.wait_below(self.at).await?;
+    /// Unpacks a blob that is here, on top of these layers or, as far as it goes, alone.
+    async fn unpack_blob(&self, below: Option<Vec<LayerId>>) -> Result<Option<LayerId>> {
+        let _place = self.places.unpacking.acquire().await;
+        let diff_ids = self.below.clone();
         let (store, job) = (self.work.store.clone(), self.job.clone());
         let progress = self.work.progress.clone();
         let guard = self.guard();
         let blocking = tokio::task::spawn_blocking(move || {
-            let options = ApplyOptions {
-                media_type: Some(job.blob.media_type.clone()),
-                keep_blob: None,
-                max_bytes: None,
-            };
+            let options =
+                ApplyOptions { media_type: Some(job.blob.media_type.clone()), keep_blob: None, limits: None };
             let mut meter = Meter::new(&*progress, &job.id(), "Extracting", Some(job.blob.size));
             let result = store.open_blob(&job.blob.digest).and_then(|file| {
                 let counted = Counted { inner: file, bytes: 0, tell: |bytes| meter.at(bytes) };
-                store.apply_layer(counted, &job.diff_id, &below, &options)
+                apply(&store, counted, &job.diff_id, below.as_deref(), &diff_ids, &options)
             });
             drop(guard);
             result
         });
         let what = self.job.what();
-        let layer = blocking
+        blocking
             .await
             .map_err(|error| Error::Io { action: format!("unpacking {what}"), reason: error.to_string() })?
-            .map_err(|error| storing(&what, error))?;
-        self.stack.set(self.at, layer);
-        self.tell("Pull complete");
-        Ok(())
+            .map_err(|error| storing(&what, error))
+    }
+}
+
+/// Applies a layer on top of those below, or alone if they are not there yet.
+fn apply(
+    store: &Arc<Store>,
+    archive: impl Read + Send,
+    diff_id: &Digest,
+    below: Option<&[LayerId]>,
+    diff_ids: &[Digest],
+    options: &ApplyOptions,
+) -> std::result::Result<Option<LayerId>, creel_store::Error> {
+    match below {
+        Some(below) => store.apply_layer(archive, diff_id, below, options).map(Some),
+        None => store.apply_layer_alone(archive, diff_id, diff_ids, options),
     }
 }
 

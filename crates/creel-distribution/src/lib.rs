@@ -4,7 +4,7 @@
 //! and reads the store. Must not know: containers, the engine, who its caller is.
 //!
 //! Where to begin: [`pull()`] for the order of things; `client` for how one request is sent, `layers` for how many
-//! layers come in at once and are unpacked in order; [`load`] for archives.
+//! layers come in and are unpacked at once; [`load`] for archives.
 //!
 //! What a stranger sends is bounded everywhere: documents by 4 MiB, blobs by the size that their descriptor
 //! promises, redirects and nesting by a count. Credentials go to the registry's own origin and to the token server

@@ -1,9 +1,9 @@
 //! Pulling: from a reference to an image in the store.
 //!
 //! The order of things: one HEAD tells whether the tag has moved; the index leads to the platform's manifest, the
-//! manifest to the configuration, and that to the diffIDs. Then all layers are fetched side by side. A layer whose
-//! parents are unpacked by then is unpacked while it comes in; another is kept as a blob and unpacked when its
-//! turn has come. The image is named last of all.
+//! manifest to the configuration, and that to the diffIDs. Then all layers are fetched side by side, each
+//! unpacked by itself while it comes in; one that takes something from the layers below is kept as a blob and
+//! unpacked when they are. What two pulls want is fetched by one of them. The image is named last of all.
 
 use std::sync::Arc;
 

@@ -56,6 +56,10 @@ impl Engine {
             .map_err(|e| Error::io(format_args!("making {}", directory.display()), e))?;
         let root = config.root.clone();
         let store = blocking(move || Ok(Store::open(&root)?)).await?;
+        if let Some(bytes) = config.max_layer_bytes {
+            let limits = store.limits();
+            store.set_limits(creel_store::Limits { bytes: (bytes > 0).then_some(bytes), ..limits });
+        }
         let hierarchies = Hierarchies::detect().map_err(|e| Error::of(&e))?;
         let (told, mut heard) = mpsc::unbounded_channel::<shim::Told>();
         let core = Arc::new(Core {

@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub executable: PathBuf,
     /// What the user set about registries: insecure ones, mirrors, certificates.
     pub registries: RegistryConfig,
+    /// The most bytes that an image's layer may have uncompressed; 0 for no limit, `None` for the default (256 GiB).
+    pub max_layer_bytes: Option<u64>,
 }
 
 /// How a container is removed.

@@ -43,6 +43,22 @@ pub enum Error {
     /// The archive is longer than the caller allows.
     #[error("the archive is larger than the limit of {0} bytes (uncompressed)")]
     TooLarge(u64),
+    /// The archive has more entries than the caller allows.
+    #[error("the archive has more than {0} entries, which is the limit")]
+    TooMany(u64),
+    /// An entry needs more directories than are kept in mind until the end.
+    #[error(
+        "refuse archive entry `{name}`: the archive's directories have names of more than {limit} bytes together"
+    )]
+    TooDeep {
+        /// The entry's name as in the archive, with anything unprintable escaped.
+        name: String,
+        /// The most bytes that the paths of all directories may have together.
+        limit: u64,
+    },
+    /// The layer cannot be unpacked alone: it takes something from the layers below it.
+    #[error("the layer takes something from the layers below it, which are not there yet")]
+    NeedsBelow,
     /// A step on the file system failed outside of any one entry.
     #[error("{step} `{path}`: {cause}")]
     Io {
@@ -91,10 +107,16 @@ impl Classify for Error {
     fn kind(&self) -> ErrorKind {
         match self {
             Error::Tar(TarError::Truncated) | Error::Decompress(_) => ErrorKind::DataLoss,
+            // What a decompressor cannot make sense of has no kind of its own.
+            Error::Tar(TarError::Read(cause)) if cause.kind() == io::ErrorKind::Other => ErrorKind::DataLoss,
             Error::Tar(TarError::Read(cause)) => kind_of(cause),
-            Error::Tar(_) | Error::Compression(_) | Error::Refused { .. } | Error::TooLarge(_) => {
-                ErrorKind::InvalidArgument
-            }
+            Error::Tar(_)
+            | Error::Compression(_)
+            | Error::Refused { .. }
+            | Error::TooLarge(_)
+            | Error::TooMany(_)
+            | Error::NeedsBelow
+            | Error::TooDeep { .. } => ErrorKind::InvalidArgument,
             Error::NotFound(_) => ErrorKind::NotFound,
             Error::NotADirectory(_) => ErrorKind::InvalidArgument,
             Error::Entry { cause, .. } | Error::Io { cause, .. } | Error::Write(cause) => kind_of(cause),
@@ -113,6 +135,7 @@ fn kind_of(cause: &io::Error) -> ErrorKind {
         io::ErrorKind::InvalidInput
         | io::ErrorKind::InvalidFilename
         | io::ErrorKind::FileTooLarge
+        | io::ErrorKind::ArgumentListTooLong
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::InvalidArgument,

@@ -12,7 +12,7 @@ use crate::fs;
 use crate::name::{Clean, wanted};
 use crate::resolve::true_path;
 use crate::tar::Reader;
-use crate::unpack::{Applier, Manner, explain};
+use crate::unpack::{Applier, Limits, Manner, explain};
 
 /// How to unpack an archive into a container.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,7 +58,7 @@ pub fn extract<R: Read>(tar: R, root: &OwnedFd, path: &Path, options: &ExtractOp
     let root = fs::open_plain(root.as_fd(), b"").map_err(failed)?;
     let manner = Manner::Copy { owner: options.owner, keep_kind: options.no_overwrite_dir_non_dir };
     let mut reader = Reader::with_limit(tar, options.max_bytes);
-    let mut applier = Applier::new(root, base, manner);
+    let mut applier = Applier::new(root, base, manner, Limits::default().paths);
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(explain)? {
         entries += 1;

@@ -1,12 +1,12 @@
 //! Layers: tar streams unpacked once into directories of their own, shared by all images that name them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use creel_layer::UnpackOptions;
+use creel_layer::{Limits, UnpackOptions};
 use creel_types::image::Descriptor;
 use creel_types::{Classify, Digest, ErrorKind};
 use ring::digest::{Context, SHA256};
@@ -72,9 +72,15 @@ pub struct LayerRecord {
 #[derive(Debug, Default)]
 pub(crate) struct Applying {
     busy: Mutex<HashMap<Digest, Arc<Mutex<()>>>>,
+    /// Archives and the diffIDs that were found in them.
+    proven: Mutex<HashSet<(Digest, Digest)>>,
 }
 
 impl Applying {
+    fn proven(&self) -> MutexGuard<'_, HashSet<(Digest, Digest)>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The lock of one diffID. Locks that nobody holds are forgotten on the way.
     fn turn(&self, diff_id: &Digest) -> Arc<Mutex<()>> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,8 +96,8 @@ pub struct ApplyOptions {
     pub media_type: Option<String>,
     /// Keep the archive as this blob, in the same pass, verified against its digest and size.
     pub keep_blob: Option<Descriptor>,
-    /// The most bytes that the unpacked layer may have.
-    pub max_bytes: Option<u64>,
+    /// How large the layer may be; `None`: as [`Store::set_limits`] says.
+    pub limits: Option<Limits>,
 }
 
 /// The chainIDs of a stack of diffIDs, the lowest first (image-spec `config.md`, "Layer ChainID").
@@ -175,7 +181,21 @@ impl Store {
         parents: &[LayerId],
         options: &ApplyOptions,
     ) -> Result<LayerId> {
-        self.apply(archive, diff_id, parents, options)
+        let below = self.diff_ids(parents)?;
+        self.apply(archive, diff_id, &below, Some(parents), options)?.ok_or(Error::Closed)
+    }
+
+    /// The same before the layers below are there, of which the diffIDs alone are known. `None`: the layer takes
+    /// something from them, so it has to be applied again when they are; its archive is kept meanwhile, if
+    /// `options.keep_blob` says so.
+    pub fn apply_layer_alone<R: Read + Send>(
+        self: &Arc<Self>,
+        archive: R,
+        diff_id: &Digest,
+        below: &[Digest],
+        options: &ApplyOptions,
+    ) -> Result<Option<LayerId>> {
+        self.apply(archive, diff_id, below, None, options)
     }
 
     /// [`Store::apply_layer`] from a blob that is stored already.
@@ -187,23 +207,36 @@ impl Store {
         options: &ApplyOptions,
     ) -> Result<LayerId> {
         let file = self.open_blob(blob)?;
-        self.apply(file, diff_id, parents, options)
+        self.apply_layer(file, diff_id, parents, options)
+    }
+
+    /// Whether this archive is known to hold a layer of this diffID: it was unpacked from it since the store was
+    /// opened.
+    pub fn is_proven(&self, blob: &Digest, diff_id: &Digest) -> bool {
+        self.applying.proven().contains(&(*blob, *diff_id))
+    }
+
+    /// The diffIDs of layers that are applied.
+    fn diff_ids(&self, layers: &[LayerId]) -> Result<Vec<Digest>> {
+        let mut below = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let record = self.layer(layer).filter(|_| self.has_layer(layer));
+            below.push(record.ok_or_else(|| Error::NoSuchLayer(layer.digest()))?.diff_id);
+        }
+        Ok(below)
     }
 
     fn apply<R: Read + Send>(
         self: &Arc<Self>,
         archive: R,
         diff_id: &Digest,
-        parents: &[LayerId],
+        below: &[Digest],
+        parents: Option<&[LayerId]>,
         options: &ApplyOptions,
-    ) -> Result<LayerId> {
+    ) -> Result<Option<LayerId>> {
         // from here on neither the parents nor what is made can be collected before the caller can hold it
         let _lease = self.lease();
-        let mut below = Vec::with_capacity(parents.len());
-        for parent in parents {
-            let record = self.layer(parent).filter(|_| self.has_layer(parent));
-            below.push(record.ok_or_else(|| Error::NoSuchLayer(parent.digest()))?.diff_id);
-        }
+        self.diff_ids(parents.unwrap_or_default())?;
         let blob = match &options.keep_blob {
             Some(blob) if self.has_blob(&blob.digest) => None,
             Some(blob) => Some(self.blob_writer(Some(blob.digest), Some(blob.size))?),
@@ -212,18 +245,26 @@ impl Store {
         let mut source = Source { archive, blob, failure: None };
         let turn = self.applying.turn(diff_id);
         let turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = self.find_layer(diff_id, &below) {
+        if let Some(found) = self.find_layer(diff_id, below) {
             drop(turn);
             source.finish()?;
-            return Ok(found);
+            return Ok(Some(found));
         }
-        let mut stack = below;
-        stack.push(*diff_id);
+        let stack = [below, &[*diff_id]].concat();
         let directory = self.temp("layer")?;
         match self.unpack(&mut source, &directory, &stack, parents, options) {
-            Ok(record) => {
+            Ok(Some(record)) => {
                 source.finish()?;
-                self.keep_layer(directory, record)
+                let layer = self.keep_layer(directory, record)?;
+                if let Some(blob) = &options.keep_blob {
+                    self.applying.proven().insert((blob.digest, *diff_id));
+                }
+                Ok(Some(layer))
+            }
+            Ok(None) => {
+                drop(directory);
+                source.finish()?;
+                Ok(None)
             }
             // bytes that are not what was promised are the cause of whatever they did to the unpacking
             Err(why) => match source.failure.take() {
@@ -243,9 +284,9 @@ impl Store {
         source: &mut Source<R>,
         directory: &Temp,
         stack: &[Digest],
-        parents: &[LayerId],
+        parents: Option<&[LayerId]>,
         options: &ApplyOptions,
-    ) -> Result<LayerRecord> {
+    ) -> Result<Option<LayerRecord>> {
         let (Some(diff_id), Some(chain_id)) = (stack.last().copied(), chain_ids(stack).last().copied())
         else {
             return Err(Error::Closed);
@@ -257,16 +298,27 @@ impl Store {
         let compressed = BufReader::with_capacity(READ, source);
         let tar = creel_layer::decompress(compressed).map_err(error)?;
         let unpack = UnpackOptions {
-            max_bytes: options.max_bytes,
-            parents: parents.iter().rev().map(|parent| self.paths.layer_fs(parent)).collect(),
+            limits: options.limits.unwrap_or_else(|| self.limits()),
+            parents: parents
+                .iter()
+                .copied()
+                .flatten()
+                .rev()
+                .map(|parent| self.paths.layer_fs(parent))
+                .collect(),
+            alone: parents.is_none(),
         };
-        let (unpacked, actual) = std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             let mut tar = Hashed::new(tar, scope);
-            let unpacked = creel_layer::unpack(&mut tar, &fs, &unpack).map_err(error)?;
+            let unpacked = match creel_layer::unpack(&mut tar, &fs, &unpack) {
+                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
+                unpacked => unpacked.map_err(error)?,
+            };
             // the padding after the archive's end belongs to the diffID
             io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
-            Ok((unpacked, tar.finish().ok_or(Error::Closed)?))
+            Ok(Some((unpacked, tar.finish().ok_or(Error::Closed)?)))
         })?;
+        let Some((unpacked, actual)) = done else { return Ok(None) };
         if actual != diff_id {
             return Err(Error::DigestMismatch {
                 what: "layer (uncompressed, its diffID)".to_owned(),
@@ -274,7 +326,7 @@ impl Store {
                 actual,
             });
         }
-        Ok(LayerRecord {
+        Ok(Some(LayerRecord {
             // at the bottom the two are one; then `composed` still keeps it from being used above others
             id: LayerId(if unpacked.composed { chain_id } else { diff_id }),
             diff_id,
@@ -282,7 +334,7 @@ impl Store {
             root_entry: unpacked.root_entry,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
-        })
+        }))
     }
 
     /// Makes an unpacked layer durable and gives it its name and its row.

@@ -11,6 +11,7 @@
 //! Begin reading at [`Store`], then `db` for the schema, then `gc` for what keeps what alive.
 
 mod blobs;
+mod claims;
 mod commit;
 mod db;
 mod error;
@@ -34,7 +35,9 @@ mod view;
 mod tests;
 
 pub use blobs::BlobWriter;
+pub use claims::{Claim, Claiming};
 pub use commit::Committed;
+pub use creel_layer::Limits;
 pub use error::{Error, Result};
 pub use gc::{Deleted, GcReport, VerifyReport};
 pub use images::{ImageRecord, LayerRef, NewImage, Untagged};

@@ -5,6 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use creel_layer::Limits;
+
+use crate::claims::Claims;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::files::{self, Temp, Temps};
@@ -33,7 +36,9 @@ pub struct Store {
     pub(crate) db: Db,
     pub(crate) leases: Leases,
     pub(crate) applying: Applying,
+    pub(crate) claims: Claims,
     pub(crate) temps: Arc<Temps>,
+    limits: RwLock<Limits>,
     /// Shared while content moves to its place or is relied upon, alone while the collector sweeps. No function
     /// that holds it may call another that takes it.
     content: RwLock<()>,
@@ -76,6 +81,8 @@ impl Store {
             leases: Leases::default(),
             applying: Applying::default(),
             partials: Partials::default(),
+            claims: Claims::default(),
+            limits: RwLock::default(),
             content: RwLock::new(()),
             report,
             _lock: lock,
@@ -90,6 +97,16 @@ impl Store {
     /// The paths below the root directory.
     pub fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// How large a layer may be that says nothing of its own, see [`ApplyOptions::limits`](crate::ApplyOptions).
+    pub fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how large layers may be; before that it is [`Limits::default`].
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// All rows as they are now. The value does not change any more; take a new one to see what came later.

@@ -43,9 +43,27 @@ struct Arguments {
     /// /etc/creel/certs.d and /etc/docker/certs.d]
     #[arg(long = "registry-certs", value_name = "DIR")]
     registry_certs: Vec<PathBuf>,
+    /// The largest layer that is unpacked, uncompressed: bytes, or with k, m, g or t; 0 for any size [default: 256g]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_layer_size: Option<u64>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+}
+
+/// A number of bytes, with a unit of 1024 if there is one.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size such as 512m or 256g");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)
 }
 
 /// Why the daemon could not start.
@@ -121,6 +139,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 cgroup_parent: arguments.cgroup_parent,
                 executable,
                 registries,
+                max_layer_bytes: arguments.max_layer_size,
             })
             .await
             .map_err(Error::Engine)?;
@@ -200,5 +219,22 @@ async fn wait_for_signal() {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("1000"), Ok(1000));
+        assert_eq!(size("3K"), Ok(3 << 10));
+        assert_eq!(size("256g"), Ok(256 << 30));
+        assert_eq!(size("1TiB"), Ok(1 << 40));
+        for bad in ["", "g", "-1", "1.5g", "1x", "99999999999t", "1g1"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
     }
 }

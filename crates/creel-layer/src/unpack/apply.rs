@@ -72,15 +72,33 @@ pub(crate) struct Applier {
     pub(super) setter: Setter,
     /// Directories by their paths, with what is set on them at the end.
     pub(super) late: BTreeMap<Vec<u8>, Late>,
+    /// Bytes of those paths.
+    pub(super) late_bytes: u64,
+    pub(super) max_late_bytes: u64,
+    /// Whether the layers below are not there yet.
+    pub(crate) alone: bool,
     buffer: Vec<u8>,
     bytes: u64,
 }
 
 impl Applier {
-    pub(crate) fn new(root: OwnedFd, base: Vec<u8>, manner: Manner) -> Self {
+    pub(crate) fn new(root: OwnedFd, base: Vec<u8>, manner: Manner, max_late_bytes: Option<u64>) -> Self {
+        let max_late_bytes = max_late_bytes.unwrap_or(u64::MAX);
         let setter = Setter::new(matches!(manner, Manner::Copy { .. }));
         let (places, late, buffer) = (Vec::new(), BTreeMap::new(), vec![0; BUFFER]);
-        Self { root, base, manner, places, setter, late, buffer, bytes: 0 }
+        Self {
+            root,
+            base,
+            manner,
+            places,
+            setter,
+            late,
+            late_bytes: 0,
+            max_late_bytes,
+            alone: false,
+            buffer,
+            bytes: 0,
+        }
     }
 
     pub(super) fn is_layer(&self) -> bool {
@@ -139,8 +157,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Sets what had to wait for the end, and sums up.
-    pub(crate) fn finish(mut self) -> Result<Unpacked> {
+    /// Whether something was looked for in layers below that are not there yet.
+    pub(crate) fn needs_below(&mut self) -> bool {
+        self.alone && self.layer_mut().is_some_and(|layer| layer.composed)
+    }
+
+    /// Sets what had to wait for the end, and sums up. Nothing can be put after that.
+    pub(crate) fn finish(&mut self) -> Result<Unpacked> {
         self.hide_all_in_root()?;
         for (path, late) in std::mem::take(&mut self.late) {
             match fs::open_plain(&self.root, &path) {
@@ -247,8 +270,7 @@ impl Applier {
             let dir = fs::open_dir(&place.fd, base).map_err(failed("open"))?;
             self.setter.directory(&entry.name, dir.as_fd(), wanted, true)?
         };
-        self.late.insert(path, late);
-        Ok(())
+        self.remember(path, late, entry)
     }
 
     /// Gives a directory that is there already what the entry says.
@@ -265,8 +287,7 @@ impl Applier {
                 .map_err(|error| Error::entry(&entry.name, "clear extended attributes", error))?;
         }
         let late = self.setter.directory(&entry.name, dir.as_fd(), wanted, false)?;
-        self.late.insert(path.to_vec(), late);
-        Ok(())
+        self.remember(path.to_vec(), late, entry)
     }
 
     fn put_node(

@@ -205,7 +205,9 @@ impl Setter {
             Err(error) => {
                 let cause = io::Error::from(error);
                 let text = format!("{}: {cause}", crate::error::printable(key));
-                Err(Error::entry(name, "set extended attribute", io::Error::new(cause.kind(), text)))
+                // RANGE: its name is longer than any may be.
+                let kind = if error == Errno::RANGE { io::ErrorKind::InvalidInput } else { cause.kind() };
+                Err(Error::entry(name, "set extended attribute", io::Error::new(kind, text)))
             }
         }
     }

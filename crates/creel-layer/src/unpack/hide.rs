@@ -65,6 +65,10 @@ impl Applier {
             return Ok(());
         }
         layer.composed = true;
+        if self.alone {
+            return Err(failed(Errno::NOENT));
+        }
+        let Some(layer) = self.layer_mut() else { return Ok(()) };
         for name in layer.lowers.root_names().map_err(failed)? {
             match fs::stat_if_any(&self.root, &name).map_err(failed)? {
                 None => make_whiteout(&self.root, &name).map_err(failed)?,

@@ -32,14 +32,41 @@ use crate::fs;
 use crate::name::{Wish, wish};
 use crate::tar::{Reader, TarError};
 
+/// How large a layer may be, so that a few kilobytes from a stranger cannot fill a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of the uncompressed stream, whatever stands in them. `None`: no limit.
+    pub bytes: Option<u64>,
+    /// The most entries, each of which may cost an inode. `None`: no limit.
+    pub entries: Option<u64>,
+    /// The most bytes that the paths of all directories may have together: they are kept in memory until the end, and
+    /// one entry can need two thousand of them. `None`: no limit.
+    pub paths: Option<u64>,
+}
+
+impl Limits {
+    /// No limit at all: for what this machine has made itself.
+    pub const NONE: Self = Self { bytes: None, entries: None, paths: None };
+}
+
+/// 256 GiB, ten million entries, 128 MiB of directories' paths: more than any layer that is meant to be used has.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: Some(256 << 30), entries: Some(10_000_000), paths: Some(128 << 20) }
+    }
+}
+
 /// How to unpack a layer.
 #[derive(Debug, Clone, Default)]
 pub struct UnpackOptions {
-    /// Refuse an archive that is longer than this, in bytes of the uncompressed stream. `None`: no limit.
-    pub max_bytes: Option<u64>,
+    /// Refuse an archive that is larger than this.
+    pub limits: Limits,
     /// The directories of the layers below, topmost first, in overlay form: where parents that the layer lacks, and
     /// targets of its hard links, are looked for.
     pub parents: Vec<PathBuf>,
+    /// The layers below are not there yet: stop with [`Error::NeedsBelow`] where something is to be looked for in them.
+    /// Most layers never get there, and can so be unpacked beside those below.
+    pub alone: bool,
 }
 
 /// What unpacking a layer came to.
@@ -70,21 +97,40 @@ pub struct Unpacked {
 pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     let root = fs::open_root(dest)?;
     let lowers = options.parents.iter().map(|path| fs::open_root(path)).collect::<Result<_>>()?;
-    let mut reader = Reader::with_limit(tar, options.max_bytes);
-    let mut applier = Applier::new(root, Vec::new(), Manner::layer(lowers));
+    let mut reader = Reader::with_limit(tar, options.limits.bytes);
+    let mut applier = Applier::new(root, Vec::new(), Manner::layer(lowers), options.limits.paths);
+    applier.alone = options.alone;
+    match apply(&mut reader, &mut applier, options) {
+        Err(_) if applier.needs_below() => Err(Error::NeedsBelow),
+        done => {
+            let done = done?;
+            reader.drain().map_err(explain)?;
+            Ok(done)
+        }
+    }
+}
+
+fn apply<R: Read>(
+    reader: &mut Reader<R>,
+    applier: &mut Applier,
+    options: &UnpackOptions,
+) -> Result<Unpacked> {
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(explain)? {
         entries += 1;
+        if let Some(limit) = options.limits.entries
+            && entries > limit
+        {
+            return Err(Error::TooMany(limit));
+        }
         match wish(&entry.name)? {
-            Wish::Put(name) => applier.put(&name, &entry, &mut reader)?,
+            Wish::Put(name) => applier.put(&name, &entry, reader)?,
             Wish::Hide(name) => applier.hide(&name, &entry)?,
             Wish::HideAllIn(name) => applier.hide_all_in(&name, &entry)?,
             Wish::Nothing => {}
         }
     }
-    let done = applier.finish()?;
-    reader.drain().map_err(explain)?;
-    Ok(Unpacked { entries, ..done })
+    Ok(Unpacked { entries, ..applier.finish()? })
 }
 
 /// The limit is the caller's, not the format's.

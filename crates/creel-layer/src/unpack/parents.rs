@@ -124,7 +124,10 @@ impl Applier {
             return Ok(Found::Nothing);
         }
         layer.composed = true;
-        layer.lowers.find(path)
+        if self.alone {
+            return Err(Errno::NOENT);
+        }
+        self.layer_mut().map_or(Ok(Found::Nothing), |layer| layer.lowers.find(path))
     }
 
     /// Makes the directory `name`, whose whole path is `path`, which no entry describes.
@@ -145,16 +148,30 @@ impl Applier {
         let made = fs::open_dir(dir, name).map_err(failed)?;
         let late = self.setter.directory(&entry.name, made.as_fd(), &wanted, true)?;
         if self.is_layer() {
-            self.late.insert(path.to_vec(), late);
+            self.remember(path.to_vec(), late, entry)?;
         }
         self.note_implied(path, Implied::Directory);
         Ok(made)
     }
 
+    /// Keeps in mind what is to be set on a directory at the end. One entry can need two thousand directories, and so
+    /// megabytes: there is an end to it.
+    pub(super) fn remember(&mut self, path: Vec<u8>, late: Late, entry: &Entry) -> Result<()> {
+        let length = path.len() as u64;
+        if self.late.insert(path, late).is_none() {
+            self.late_bytes += length;
+        }
+        if self.late_bytes > self.max_late_bytes {
+            let name = printable(&entry.name);
+            return Err(Error::TooDeep { name, limit: self.max_late_bytes });
+        }
+        Ok(())
+    }
+
     /// Forgets what is known about a path and all below it, because it has been removed.
     pub(super) fn forget(&mut self, path: &[u8]) {
         self.places.clear();
-        forget_in(&mut self.late, path);
+        self.late_bytes -= forget_in(&mut self.late, path);
         if let Some(layer) = self.layer_mut() {
             forget_in(&mut layer.opaque, path);
             forget_in(&mut layer.implied, path);
@@ -182,7 +199,7 @@ impl Applier {
                     super::attributes::clear_xattrs(&dir).map_err(failed)?;
                     let wanted = Attributes::implied(entry.mtime);
                     self.setter.directory(&entry.name, dir.as_fd(), &wanted, false)?;
-                    self.late.insert(known, Late::only(entry.mtime));
+                    self.remember(known, Late::only(entry.mtime), entry)?;
                 }
                 Implied::File => {
                     let (parent, name) = split(&known);
@@ -196,13 +213,12 @@ impl Applier {
     }
 }
 
-/// Takes a path and all below it off a list. Only these are looked at: archives with very many entries exist.
-fn forget_in<T>(list: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) {
-    list.remove(path);
-    let gone: Vec<Vec<u8>> = list.range(below(path)).map(|(known, _)| known.clone()).collect();
-    for known in gone {
-        list.remove(&known);
-    }
+/// Takes a path and all below it off a list, and says how long these paths were together. Only these are looked at:
+/// archives with very many entries exist.
+fn forget_in<T>(list: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) -> u64 {
+    let mut gone: Vec<Vec<u8>> = list.range(below(path)).map(|(known, _)| known.clone()).collect();
+    gone.push(path.to_vec());
+    gone.iter().filter(|known| list.remove(*known).is_some()).map(|known| known.len() as u64).sum()
 }
 
 /// Parent and last part of a path that is not the root.
