@@ -32,14 +32,14 @@ struct Arguments {
     /// Cgroup below which every container gets its own
     #[arg(long, value_name = "PATH", default_value = "/creel")]
     cgroup_parent: String,
-    /// Registry whose certificate is not verified and that may be spoken to in plain HTTP: HOST[:PORT] or a network
+    /// Registry whose certificate is not verified and that may be spoken to in plain HTTP: a HOST, HOST:PORT or a network
     /// such as 10.0.0.0/8; may be given several times. Loopback ones always may
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     insecure_registries: Vec<String>,
     /// Mirror that is asked before Docker Hub, or before REGISTRY; may be given several times
     #[arg(long = "registry-mirror", value_name = "[REGISTRY=]URL")]
     registry_mirrors: Vec<Mirror>,
-    /// Directory with certificates in HOST[:PORT] directories; may be given several times [default:
+    /// Directory with certificates in HOST:PORT directories; may be given several times [default:
     /// /etc/creel/certs.d and /etc/docker/certs.d]
     #[arg(long = "registry-certs", value_name = "DIR")]
     registry_certs: Vec<PathBuf>,
