@@ -151,14 +151,14 @@ pub(crate) fn plan(process: &Process, linux: &Linux) -> Result<ProcessPlan, Erro
         if !unknown.is_empty() {
             warnings.push(left_out(&unknown));
         }
-        // The kernel gives no others (capset(2)).
-        let CapabilityMasks { bounding, effective, inheritable, permitted, .. } = &mut capabilities;
-        let beyond = *effective & !*permitted | *inheritable & !*bounding;
+        // The kernel gives no others (capset(2)). Inheritable ones beyond the bounding set it refuses, and the container
+        // with them, as callers of other runtimes expect.
+        let CapabilityMasks { effective, permitted, .. } = &mut capabilities;
+        let beyond = *effective & !*permitted;
         if beyond != 0 {
             warnings.push(left_out(&caps::names(beyond)));
         }
         *effective &= *permitted;
-        *inheritable &= *bounding;
     }
     let limits = process
         .rlimits
