@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
 
     let at = |wanted: fn(&Step) -> bool| plan.steps.iter().position(wanted).expect("a step of every plan");
     let root = at(|step| matches!(step, Step::Root { .. } | Step::HostRoot { .. }));
-    let change = at(|step| matches!(step, Step::PivotRoot | Step::MoveRoot));
+    let change = at(|step| matches!(step, Step::PivotRoot | Step::MoveRoot | Step::Chroot));
     assert!(root < change && change < at(|step| *step == Step::Gate));
     // Without a mount namespace of its own it stays in the host's tree.
     let alone = plan.steps.iter().position(|step| *step == Step::PrivateTree);
