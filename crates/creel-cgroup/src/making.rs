@@ -31,11 +31,6 @@ impl Making {
         Ok(Making { group, later, made: apply::create(&Real, &now)? })
     }
 
-    /// The group, of which a part is still missing.
-    pub fn group(&self) -> &Cgroup {
-        &self.group
-    }
-
     /// Opens its directory in the unified hierarchy; `None` in the v1 layout.
     ///
     /// # Errors

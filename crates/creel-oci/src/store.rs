@@ -27,6 +27,8 @@ const GATE: &str = "start.sock";
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 64 << 20;
+/// What most files fit into.
+const USUAL_FILE: usize = 16 << 10;
 
 /// The directory that holds all containers' directories.
 #[derive(Debug)]
@@ -256,7 +258,8 @@ impl Entry {
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(Error::on("open", format!("{name} of container {}", self.id), e)),
         };
-        let mut bytes = Vec::new();
+        // Without room to begin with it is read in many small pieces.
+        let mut bytes = Vec::with_capacity(USUAL_FILE);
         std::fs::File::from(fd)
             .take(MAX_FILE)
             .read_to_end(&mut bytes)

@@ -7,8 +7,6 @@ use creel_cgroup::{Cgroup, Entry};
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::Facts;
-
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,8 +111,6 @@ pub struct CreateOptions<'a> {
     pub cgroup: Group<'a>,
     /// `--init`: path of an executable (creel's own) that becomes process 1 as a reaper and runs the program.
     pub init: Option<PathBuf>,
-    /// What the host contributes, if the caller knows it already.
-    pub facts: Option<Facts>,
     /// Who opens the gate.
     pub gate: Gate,
     /// How long the process lives.
@@ -139,7 +135,6 @@ impl<'a> CreateOptions<'a> {
             stdio: Stdio::default(),
             cgroup: Group::None,
             init: None,
-            facts: None,
             gate: Gate::Creator,
             life: Life::WithCreator,
             pivot: true,

@@ -10,13 +10,13 @@ use creel_cgroup::Entry;
 use creel_sys::signal::SignalSet;
 use creel_sys::{keyctl, mount as sys, ns, process, signal};
 use creel_types::ErrorKind;
-use creel_types::spec::Hook;
+use creel_types::spec::{Hook, Seccomp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
-use crate::error::Fault;
-use crate::filter::Filter;
+use crate::error::{Error, Fault};
+use crate::filter::{self, Filter};
 use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
 use crate::mounts::binding::Manner;
@@ -63,6 +63,23 @@ pub(crate) enum Filtered {
 }
 
 impl Filtered {
+    /// The creator's part before the clone: only a filter with an agent has to be there then, any other is compiled while
+    /// the child is at work.
+    pub(crate) fn begin(wanted: Option<&Seccomp>, state: &State<'_>) -> Result<Filtered, Error> {
+        match wanted {
+            None => Ok(Filtered::Not),
+            Some(filter) if filter::has_agent(filter) => {
+                Ok(Filter::compile(wanted, state)?.map_or(Filtered::Not, Filtered::By))
+            }
+            Some(_) => Ok(Filtered::Later),
+        }
+    }
+
+    /// Whether it is still to be sent.
+    pub(crate) fn is_later(&self) -> bool {
+        matches!(self, Filtered::Later)
+    }
+
     /// Waits for one that is sent.
     pub(crate) fn arrive(self, reporter: &Reporter) -> Result<Option<Filter>, Fault> {
         match self {

@@ -9,8 +9,11 @@ use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
+use creel_types::spec::Seccomp;
+
 use crate::error::{Error, Fault, WireKind, plain};
 use crate::filter::{self, Filter};
+use crate::hooks::State;
 use crate::idmap;
 use crate::report::{self, Ask, Message, Reporter, Timing};
 
@@ -233,9 +236,12 @@ impl Child {
         report::send_doors(&self.socket, &doors)
     }
 
-    /// Gives it its system call filter.
-    pub(crate) fn give_filter(&self, filter: &Filter) -> Result<(), Error> {
-        report::send_filter(&self.socket, filter)
+    /// Compiles its system call filter, and gives it to it.
+    pub(crate) fn give_filter(&self, wanted: Option<&Seccomp>, state: &State<'_>) -> Result<(), Error> {
+        match Filter::compile(wanted, state)? {
+            Some(filter) => report::send_filter(&self.socket, &filter),
+            None => Ok(()),
+        }
     }
 
     /// Waits until everything but the execve is done.

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::child::{self, Filtered, Inside, Joins, Luggage};
 use crate::cloned::{self, Birth, Child, Stage};
 use crate::error::{Error, plain};
-use crate::filter::{self, Filter};
+use crate::filter;
 use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
@@ -135,11 +135,7 @@ pub(crate) fn born_in<T>(
 pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let begun = Instant::now();
     let wants_cgroups = o.spec.mounts.iter().any(|mount| mount.kind.as_deref() == Some("cgroup"));
-    let facts = match o.facts {
-        Some(facts) => facts,
-        None if wants_cgroups => Facts::gather()?,
-        None => Facts::default(),
-    };
+    let facts = if wants_cgroups { Facts::gather()? } else { Facts::default() };
     let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
@@ -156,16 +152,12 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    // One without an agent is compiled while the child is at work.
-    let seccomp = linux.and_then(|linux| linux.seccomp.as_ref());
-    let filter = match seccomp {
-        Some(wanted) if filter::has_agent(wanted) => {
-            Filter::compile(seccomp, &state)?.map_or(Filtered::Not, Filtered::By)
-        }
-        Some(_) if o.spec.process.is_some() => Filtered::Later,
-        _ => Filtered::Not,
-    };
-    let filter_later = matches!(filter, Filtered::Later);
+    // Without a process there is none to load it, and only an agent hears of it.
+    let seccomp = linux
+        .and_then(|linux| linux.seccomp.as_ref())
+        .filter(|wanted| o.spec.process.is_some() || filter::has_agent(wanted));
+    let filter = Filtered::begin(seccomp, &state)?;
+    let filter_later = filter.is_later();
     let stdio = streams(o.stdio)?;
     let (enters, group, mut by_pid, mut meanwhile) = match o.cgroup {
         Group::None => (Joins::Nothing, None, None, None),
@@ -241,8 +233,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         let show = |doors: Option<&Entry>| drop(child.show_doors(doors));
         finish(child.pid, &show).map_err(|e| Error::setup("cannot make the container's control group", e))?;
     }
-    if filter_later && let Some(filter) = Filter::compile(seccomp, &state)? {
-        child.give_filter(&filter)?;
+    if filter_later {
+        child.give_filter(seccomp, &state)?;
     }
     let beside = micros(beside);
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));

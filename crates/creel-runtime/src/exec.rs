@@ -14,7 +14,6 @@ use crate::child::{Filtered, become_root, join_cgroup};
 use crate::cloned::{self, Birth, Stage};
 use crate::create::{born_in, doors, entry, streams};
 use crate::error::{Error, Fault};
-use crate::filter::{self, Filter};
 use crate::hooks::State;
 use crate::process::{self, ProcessPlan, Streams, Surroundings};
 use crate::procfs::Procfs;
@@ -100,12 +99,8 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    let agent = linux.seccomp.as_ref().is_some_and(filter::has_agent);
-    let filter = match &linux.seccomp {
-        Some(_) if !agent => Filtered::Later,
-        wanted => Filter::compile(wanted.as_ref(), &state)?.map_or(Filtered::Not, Filtered::By),
-    };
-    let filter_later = matches!(filter, Filtered::Later);
+    let filter = Filtered::begin(linux.seccomp.as_ref(), &state)?;
+    let filter_later = filter.is_later();
     let (cgroup, group) = match o.doors {
         Some(other) => doors(other)?,
         None => entry(o.cgroup)?,
@@ -151,8 +146,8 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     };
     drop(held);
     // While the child joins what it has to join.
-    if filter_later && let Some(filter) = Filter::compile(linux.seccomp.as_ref(), &state)? {
-        child.give_filter(&filter)?;
+    if filter_later {
+        child.give_filter(linux.seccomp.as_ref(), &state)?;
     }
     child.ready(&mut |_, _, _| Ok(None))?;
     if let Some(score) = oom_score {

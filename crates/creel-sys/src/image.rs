@@ -6,11 +6,11 @@
 //! bytes stay the same, the name is gone.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use crate::{check, check_int};
+use crate::{check, check_int, kernelfs};
 
 /// Where `/proc/self/stat` has the bounds that [`Map`] repeats, counted as in proc_pid_stat(5).
 const STAT: [(usize, usize); 10] =
@@ -81,7 +81,7 @@ fn bounds(stat: &str, brk: u64) -> Option<[u64; 11]> {
 /// kernel's. The process goes on as it was then.
 pub fn let_go(same: BorrowedFd<'_>, instead: BorrowedFd<'_>) -> io::Result<()> {
     let stat = rustix::fs::fstat(same)?;
-    let found = segments(&text("/proc/self/maps")?, stat.st_dev, stat.st_ino);
+    let found = segments(&kernelfs::read_to_string("/proc/self/maps")?, stat.st_dev, stat.st_ino);
     if found.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::ENOEXEC));
     }
@@ -91,19 +91,14 @@ pub fn let_go(same: BorrowedFd<'_>, instead: BorrowedFd<'_>) -> io::Result<()> {
     }
     // SAFETY: brk(0) changes nothing; the kernel answers with the end of the heap.
     let brk = check(unsafe { libc::syscall(libc::SYS_brk, 0) })?.cast_unsigned();
-    let bounds = bounds(&text("/proc/self/stat")?, brk).ok_or(io::ErrorKind::InvalidData)?;
+    let bounds =
+        bounds(&kernelfs::read_to_string("/proc/self/stat")?, brk).ok_or(io::ErrorKind::InvalidData)?;
     let exe_fd = instead.as_raw_fd().cast_unsigned();
     let map = Map { bounds, exe_fd, ..Map::default() };
     // SAFETY: the kernel reads the structure, which is of the size that is named, and compares the bounds with the
     // mappings; they are the ones that are in force.
     check_int(unsafe { libc::prctl(PR_SET_MM, PR_SET_MM_MAP, &raw const map, size_of::<Map>(), 0) })?;
     Ok(())
-}
-
-fn text(path: &str) -> io::Result<String> {
-    let mut text = String::with_capacity(8192);
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Bits of a page in `/proc/self/pagemap`: it is in memory, it is in swap, and it is the file's (pagemap.rst).

@@ -1,58 +1,28 @@
-//! Base64 (RFC 4648), the few lines that the registries' credentials need.
+//! Base64 (RFC 4648) as the registries' credentials need it: read in any of its forms, written in two.
 
-const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::general_purpose::{NO_PAD, STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-fn value(byte: u8) -> Option<u32> {
-    match byte {
-        b'+' | b'-' => Some(62),
-        b'/' | b'_' => Some(63),
-        _ => LETTERS.iter().position(|l| *l == byte).and_then(|n| u32::try_from(n).ok()),
-    }
-}
+/// Takes what is left over in the last letter for nothing, as other readers of Docker's file do.
+const LENIENT: GeneralPurposeConfig =
+    NO_PAD.with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::RequireNone);
 
 /// From either alphabet, padded or not; `None` if it is in neither.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    for chunk in text.trim_end_matches('=').as_bytes().chunks(4) {
-        if chunk.len() == 1 {
-            return None;
-        }
-        let mut bits = 0;
-        for n in 0..4 {
-            bits = bits << 6 | chunk.get(n).map_or(Some(0), |b| value(*b))?;
-        }
-        out.extend(&bits.to_be_bytes()[1..chunk.len()]);
-    }
-    Some(out)
+    let standard = text.trim_end_matches('=').replace('-', "+").replace('_', "/");
+    GeneralPurpose::new(&alphabet::STANDARD, LENIENT).decode(standard).ok()
 }
 
 /// In the alphabet for addresses, as the API's headers want it.
 pub(super) fn encode_url(bytes: &[u8]) -> String {
-    encode(bytes, ['-', '_'])
+    URL_SAFE.encode(bytes)
 }
 
 /// In the standard alphabet, as Docker's file has it.
 pub(super) fn encode_standard(bytes: &[u8]) -> String {
-    encode(bytes, ['+', '/'])
-}
-
-fn encode(bytes: &[u8], last: [char; 2]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut padded = [0u8; 4];
-        padded[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(padded);
-        for n in 0..4 {
-            let digit = (bits >> (18 - 6 * n) & 63) as usize;
-            out.push(match (n > chunk.len(), digit) {
-                (true, _) => '=',
-                (_, 62) => last[0],
-                (_, 63) => last[1],
-                (_, digit) => char::from(LETTERS[digit]),
-            });
-        }
-    }
-    out
+    STANDARD.encode(bytes)
 }
 
 #[cfg(test)]
