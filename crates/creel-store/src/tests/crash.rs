@@ -18,6 +18,8 @@ fn child() {
     let root = std::path::PathBuf::from(root);
     let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
     let mut done = std::fs::File::options().append(true).create(true).open(root.join("done")).unwrap();
+    // In one write: a line that the kill cuts would be taken for what was done.
+    let mut note = |line: String| done.write_all(format!("{line}\n").as_bytes()).unwrap();
     let store = Store::open(&root.join("store")).unwrap();
     let base = tar(&[("base", &noise(7, 20_000))]);
     for step in 0.. {
@@ -26,16 +28,16 @@ fn child() {
         let name = reference(&format!("image:{number}"));
         let own = tar(&[("own", text.as_bytes()), ("more", &noise(number, 50_000))]);
         let image = pull(&store, &[base.clone(), own], std::slice::from_ref(&name)).unwrap();
-        writeln!(done, "+image:{number}").unwrap();
+        note(format!("+image:{number}"));
         let id = container(number);
         store.create_container(&id, &image, "container", Some(&text), text.as_bytes()).unwrap();
-        writeln!(done, "+container {number}").unwrap();
+        note(format!("+container {number}"));
         if number.is_multiple_of(2) {
-            writeln!(done, "-container {number}").unwrap();
+            note(format!("-container {number}"));
             store.delete_container(&id, "container").unwrap();
         }
         if number.is_multiple_of(3) {
-            writeln!(done, "-image:{number}").unwrap();
+            note(format!("-image:{number}"));
             store.untag(&name).unwrap();
             store.delete_image(&image.id).unwrap();
             store.gc().unwrap();
