@@ -24,11 +24,11 @@ use crate::store::{Entry, Root};
 
 /// `create`: the process waits at a socket in the state directory; it is left to whoever adopts orphans here.
 pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<()> {
-    let order = Order::read(parsed, true, inherited)?;
+    let mut order = Order::read(parsed, true, inherited)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let made = (|| {
         let gate = Gate::Socket(entry.make_gate()?);
-        let created = make(o, &order, &entry, &mut record, gate, Life::Detached)?;
+        let created = make(o, &mut order, &entry, &mut record, gate, Life::Detached)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
         Ok(created)
     })();
@@ -46,7 +46,7 @@ pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherit
 
 /// `run`: returns the exit code of the program, or 0 with `--detach`.
 pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<i32> {
-    let order = Order::read(parsed, parsed.on("detach"), inherited)?;
+    let mut order = Order::read(parsed, parsed.on("detach"), inherited)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let keep = parsed.on("keep");
     let made = (|| {
@@ -54,7 +54,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         let foreground =
             if order.detach { None } else { Some(Foreground::prepare(!parsed.on("no-subreaper"))?) };
         let life = if order.detach { Life::Detached } else { Life::WithCreator };
-        let mut created = make(o, &order, &entry, &mut record, Gate::Creator, life)?;
+        let mut created = make(o, &mut order, &entry, &mut record, Gate::Creator, life)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
         let console = match &foreground {
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
@@ -84,8 +84,6 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         }
         return Ok(0);
     };
-    // It may wait for months.
-    let _ = creel_sys::memory::release_code();
     let code = foreground.wait(started.pid, started.pidfd.as_fd(), console, notify.as_ref())?;
     if !keep {
         tidy_up(o, &root, &entry, &record);
@@ -285,12 +283,15 @@ fn namespace(spec: &Spec, kind: NamespaceKind) -> Option<&Namespace> {
 /// Makes the control group and the process.
 fn make(
     o: &Options,
-    order: &Order,
+    order: &mut Order,
     entry: &Entry,
     record: &mut Record,
     gate: Gate,
     life: Life,
 ) -> Result<Created> {
+    record.filtered = is_kept_compiled(&order.spec);
+    let network = order.network.take();
+    let order = &*order;
     let mut group = groups::begin(o, &record.group, &order.spec)?;
     let (unified, whole) = match &group {
         Made::Begun(making) => (making.open_unified()?, None),
@@ -327,8 +328,6 @@ fn make(
                     doors(Some(&cgroup.entry()?));
                     record.group = Group::Made(cgroup);
                 }
-                // What was needed to read the Spec is not needed any more; what is comes back from the page cache.
-                let _ = creel_sys::memory::release_code();
                 keep(order, entry, record, pid)
             };
             work().map_err(|error| {
@@ -343,6 +342,7 @@ fn make(
         None if o.systemd && !o.cgroups_optional => creel_runtime::Group::ByPid(&mut by_systemd),
         None => creel_runtime::Group::None,
     };
+    options.network = network;
     options.gate = gate;
     options.life = life;
     options.pivot = order.pivot;
@@ -387,9 +387,23 @@ fn make(
     Ok(created)
 }
 
+/// Whether further processes get the system call filter as it was compiled; one with an agent is compiled for each.
+fn is_kept_compiled(spec: &Spec) -> bool {
+    let wanted = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    spec.process.is_some() && wanted.is_some_and(|wanted| !creel_runtime::seccomp_has_agent(wanted))
+}
+
 /// Writes down the process, and the Spec that it was made from.
 fn keep(order: &Order, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
-    entry.store_spec(&order.spec)?;
+    match &order.text {
+        // Further processes need not read the filter's profile again: it is most of a Spec.
+        Some(text) if record.filtered => match order::seccomp_of(text) {
+            Some(at) => entry.store_spec_text(&[&text[..at.start], b"null", &text[at.end..]])?,
+            None => entry.store_spec_text(&[text])?,
+        },
+        Some(text) => entry.store_spec_text(&[text])?,
+        None => entry.store_spec(&order.spec)?,
+    }
     record.pid = pid;
     record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
     entry.store(record)
@@ -405,6 +419,9 @@ fn hand_over(
 ) -> Result<()> {
     if record.pid == 0 {
         keep(order, entry, record, created.pid)?;
+    }
+    if let Some(filter) = &created.filter {
+        entry.store_filter(filter)?;
     }
     entry.publish()?;
     order.sockets.send(created.console.as_ref(), created.pidfd.as_fd())?;

@@ -147,10 +147,10 @@ fn kill_group(cgroup: &Cgroup) -> Result<Vec<OwnedFd>> {
         Err(creel_cgroup::Error::NotFound { .. }) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
     };
-    let frozen = cgroup.is_frozen().unwrap_or(false);
     if pids.is_empty() {
         return Ok(Vec::new());
     }
+    let frozen = cgroup.is_frozen().unwrap_or(false);
     let pidfds = pids.into_iter().filter_map(|pid| creel_sys::pidfd::open(pid).ok()).collect();
     cgroup.kill_all()?;
     if frozen {

@@ -65,13 +65,18 @@ pub(crate) fn exec(
     }
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
     o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
-    log_filter(o, &spec);
+    let filter = if loaded.record.filtered { Some(loaded.entry.filter()?) } else { None };
+    match &filter {
+        Some(filter) => o.log.debug(&format!("seccomp filter flags: {}", filter.flags())),
+        None => log_filter(o, &spec),
+    }
     let mut waiting = creel_runtime::prepare_exec(ExecOptions {
         id: &loaded.record.id,
         bundle: loaded.record.bundle.as_ref(),
         target_pid: loaded.record.pid,
         target_pidfd: init.as_fd(),
         spec: &spec,
+        filter: filter.as_ref(),
         process: &process,
         stdio: order::own_stdio(),
         cgroup: if users.is_some() { None } else { cgroup.as_ref() },
@@ -125,7 +130,7 @@ fn doors(cgroup: Option<&Cgroup>, below: &[String], init: i32) -> Result<Option<
 fn hands_down(cgroup: &Cgroup) -> bool {
     cgroup.hierarchies().unified().is_some()
         && cgroup.dirs().last().is_some_and(|dir| {
-            std::fs::read_to_string(dir.join("cgroup.subtree_control"))
+            creel_sys::kernelfs::read_to_string(dir.join("cgroup.subtree_control"))
                 .is_ok_and(|text| !text.trim().is_empty())
         })
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use creel_sys::process::{self, Ended, Whom};
 use creel_sys::pty;
 use creel_sys::signal::{self, SignalSet};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, OutputModes, Termios};
@@ -17,6 +17,8 @@ use crate::notify::Notify;
 
 /// How much is read at once.
 const CHUNK: usize = 16 * 1024;
+/// How long a program may be expected to end soon, so that what its end takes had better stay in memory.
+const RESTLESS: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Signals are kept for [`Foreground::wait`] from here on.
 #[derive(Debug)]
@@ -50,8 +52,13 @@ impl Foreground {
         mut relay: Option<Relay>,
         notify: Option<&Notify>,
     ) -> Result<i32> {
+        let mut patience = Some(RESTLESS);
         loop {
-            let ended = self.turn(pid, pidfd, relay.as_mut(), notify)?;
+            let ended = self.turn(pid, pidfd, relay.as_mut(), notify, patience.as_ref())?;
+            if ended.is_none() && patience.take().is_some() {
+                // It may wait for months.
+                let _ = creel_sys::memory::release_code();
+            }
             if let Some(ended) = ended {
                 if let Some(relay) = &mut relay {
                     relay.drain();
@@ -68,6 +75,7 @@ impl Foreground {
         pidfd: BorrowedFd<'_>,
         relay: Option<&mut Relay>,
         notify: Option<&Notify>,
+        patience: Option<&Timespec>,
     ) -> Result<Option<Ended>> {
         let mut fds =
             vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
@@ -80,7 +88,7 @@ impl Foreground {
         if let Some(notify) = notify {
             fds.push(PollFd::new(notify, PollFlags::IN));
         }
-        match poll(&mut fds, None) {
+        match poll(&mut fds, patience) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(Error::call("poll", e)),
         }

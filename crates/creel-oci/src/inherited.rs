@@ -32,12 +32,13 @@ impl Inherited {
         self.open.clone()
     }
 
-    /// Tells the program of activated sockets.
-    pub(crate) fn announce(&self, env: &mut Vec<String>) {
+    /// Tells the program of activated sockets; says whether there are any.
+    pub(crate) fn announce(&self, env: &mut Vec<String>) -> bool {
         if self.listening > 0 {
             env.push(format!("LISTEN_FDS={}", self.listening));
             env.push("LISTEN_PID=1".into());
         }
+        self.listening > 0
     }
 }
 

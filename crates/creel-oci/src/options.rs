@@ -106,7 +106,7 @@ pub(crate) fn is_root() -> bool {
 /// Whether this process is in a user namespace with fewer than all ids.
 fn in_user_namespace() -> bool {
     let whole = |text: &str| text.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !whole(&map))
+    creel_sys::kernelfs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !whole(&map))
 }
 
 fn default_root(is_root: bool, runtime_dir: Option<OsString>) -> PathBuf {

@@ -1,12 +1,16 @@
 //! What `create`, `run` and `restore` were asked for: read, checked and opened before anything is made, so that there is
 //! nothing to undo when it is wrong.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_runtime::Stdio;
+use creel_sys::ahead::Ahead;
 use creel_types::spec::{self, Process, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::flags::Parsed;
@@ -21,7 +25,11 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) struct Order {
     pub(crate) bundle: PathBuf,
     pub(crate) spec: Spec,
+    /// The Spec as it was read, unless it was changed since.
+    pub(crate) text: Option<Vec<u8>>,
     pub(crate) rootfs: PathBuf,
+    /// Its network namespace, in the making already.
+    pub(crate) network: Option<Ahead>,
     pub(crate) sockets: Sockets,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) detach: bool,
@@ -92,18 +100,23 @@ impl Order {
         // Sockets may be named from here, the Spec's paths from the bundle: sockets first.
         let bundle = parsed.value("bundle").map(Path::new);
         let config = parsed.value("config").map(Path::new);
-        let mut spec = match bundle {
+        let text = match bundle {
             Some(bundle) => load(&bundle.join(config.unwrap_or(Path::new(CONFIG))), bundle)?,
             None => load(config.unwrap_or(Path::new(CONFIG)), Path::new("."))?,
         };
+        // The kernel takes longer for it than reading and planning take.
+        let ahead = options::is_root() && seems_to_want_network(&text);
+        let network = ahead.then(|| creel_sys::ahead::begin().ok()).flatten();
+        let mut spec = parse(&text)?;
         if let Some(process) = &spec.process {
             check_process(process)?;
         }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
         let sockets = Sockets::open(&socket_flags, terminal, detach)?;
         let preserve_fds = inherited.preserved();
+        let mut changed = false;
         if let Some(process) = &mut spec.process {
-            inherited.announce(&mut process.env);
+            changed = inherited.announce(&mut process.env);
         }
         if let Some(bundle) = bundle {
             std::env::set_current_dir(bundle).map_err(|e| Error::on("chdir", bundle, e))?;
@@ -117,6 +130,8 @@ impl Order {
             bundle,
             rootfs,
             spec,
+            network,
+            text: (!changed).then_some(text),
             sockets,
             pid_file,
             detach,
@@ -132,7 +147,7 @@ pub(crate) fn pid_file(parsed: &Parsed) -> Result<Option<PathBuf>> {
     parsed.value("pid-file").map(|path| options::absolute(Path::new(path))).transpose()
 }
 
-fn load(path: &Path, bundle: &Path) -> Result<Spec> {
+fn load(path: &Path, bundle: &Path) -> Result<Vec<u8>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -143,7 +158,7 @@ fn load(path: &Path, bundle: &Path) -> Result<Spec> {
         }
         Err(e) => return Err(Error::on("open", path, e)),
     };
-    parse(&bytes)
+    Ok(bytes)
 }
 
 /// A Spec from its JSON.
@@ -152,6 +167,36 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
         return Err(Error::Invalid("config cannot be null".into()));
     }
     spec::from_json(bytes).map_err(|e| Error::Invalid(format!("{CONFIG}: {e}")))
+}
+
+/// Whether a Spec's text looks as if it asked for a new network namespace that is not a new user namespace's. A guess before
+/// it is read, which may be wrong.
+fn seems_to_want_network(text: &[u8]) -> bool {
+    let has = |text: &[u8], word: &[u8]| memchr::memmem::find(text, word).is_some();
+    let Some(at) = memchr::memmem::find(text, b"\"network\"") else { return false };
+    let (before, after) = text.split_at(at);
+    let start = before.iter().rposition(|byte| *byte == b'{').unwrap_or(0);
+    let end = after.iter().position(|byte| *byte == b'}').unwrap_or(after.len());
+    !has(&before[start..], b"\"path\"") && !has(&after[..end], b"\"path\"") && !has(text, b"\"uidMappings\"")
+}
+
+/// Where in the text of a Spec the value of `linux.seccomp` stands.
+pub(crate) fn seccomp_of(text: &[u8]) -> Option<Range<usize>> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        linux: Inner<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Inner<'a> {
+        #[serde(borrow)]
+        seccomp: &'a RawValue,
+    }
+    let outer: Outer<'_> = serde_json::from_slice(text).ok()?;
+    let value = outer.linux.seccomp.get().as_bytes();
+    let start = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let range = start..start + value.len();
+    (text.get(range.clone()) == Some(value)).then_some(range)
 }
 
 /// What runc says of a process that cannot be run.
@@ -209,6 +254,34 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "42");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_pid(&dir.path().join("none/pid"), 1).is_err());
+    }
+
+    #[test]
+    fn whether_a_network_namespace_is_wanted_is_guessed() {
+        let namespaces =
+            |list: &str| format!(r#"{{"linux": {{"namespaces": [{{"type": "pid"}}, {list}]}} }}"#);
+        for (list, wanted) in [
+            (r#"{"type": "network"}"#, true),
+            (r#"{ "type" : "network" },{"type":"mount","path":"/x"}"#, true),
+            (r#"{"type": "network", "path": "/run/netns/x"}"#, false),
+            (r#"{"path": "/run/netns/x", "type": "network"}"#, false),
+            (r#"{"type": "network"}], "uidMappings": [{}"#, false),
+            (r#"{"type": "ipc"}"#, false),
+        ] {
+            assert_eq!(seems_to_want_network(namespaces(list).as_bytes()), wanted, "{list}");
+        }
+        assert!(!seems_to_want_network(b""));
+        assert!(seems_to_want_network(b"\"network\""));
+    }
+
+    #[test]
+    fn a_filter_is_cut_out_of_a_spec() {
+        let text = r#"{"hooks": {"seccomp": 1}, "linux": {"x": ["seccomp"], "seccomp": {"a": "}"} }}"#;
+        let at = seccomp_of(text.as_bytes()).unwrap();
+        assert_eq!(&text[at], r#"{"a": "}"}"#);
+        for none in ["{}", r#"{"linux": {}}"#, r#"{"linux": {"seccomp": 1, "seccomp": 2}}"#, "[", ""] {
+            assert_eq!(seccomp_of(none.as_bytes()), None, "{none}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What `/proc/PID/stat` says: whether a process lives, and when it was started. A process id that was given to
 //! another process is told apart by the start time.
 
+use creel_sys::kernelfs;
+
 /// State letter and start time (clock ticks since boot) of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
@@ -17,7 +19,7 @@ impl Stat {
 
 /// Reads it; `None` when there is no such process.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse(&kernelfs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The program's name in parentheses may hold anything, further parentheses and newlines included.

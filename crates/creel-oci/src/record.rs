@@ -49,6 +49,9 @@ pub(crate) struct Record {
     /// What it has of resctrl, which goes with it; only once it has it, for what bears its name before is another's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) resctrl: Option<IntelRdt>,
+    /// Whether its system call filter is kept as it was compiled, and not in the Spec.
+    #[serde(default)]
+    pub(crate) filtered: bool,
     /// Whether it is still being created, or was when its creator was killed.
     #[serde(skip)]
     pub(crate) creating: bool,
@@ -135,6 +138,7 @@ impl Record {
             poststart: Vec::new(),
             poststop: Vec::new(),
             resctrl: None,
+            filtered: false,
             creating: false,
         }
     }

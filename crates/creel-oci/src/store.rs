@@ -2,6 +2,7 @@
 //!
 //! `state.json` is the [`Record`], replaced by rename, and called `creating.json` until the container is created;
 //! `config.json` the Spec as the container was made from it;
+//! `filter` its system call filter, compiled, which the Spec then lacks;
 //! `start.sock` the gate at which a created container waits. A verb that changes a container holds an exclusive
 //! flock(2) on its directory.
 
@@ -11,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use creel_types::spec::Spec;
+use creel_runtime::Compiled;
+use creel_types::spec::{self, Spec};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -24,6 +26,7 @@ const STATE: &str = "state.json";
 const CREATING: &str = "creating.json";
 const CONFIG: &str = "config.json";
 const GATE: &str = "start.sock";
+const FILTER: &str = "filter";
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -134,9 +137,16 @@ impl Root {
     pub(crate) fn remove(&self, entry: &Entry) -> Result<()> {
         let failed =
             |e| Error::on("unable to remove container state dir: remove", self.path.join(&entry.id), e);
-        // The record goes last: as long as anything is left, what it names can be cleaned up again.
-        empty(entry.fd.as_fd(), Some(STATE)).map_err(failed)?;
-        unlink(&entry.fd, STATE).map_err(failed)?;
+        // Most have these and no others. What the record names is gone already.
+        for name in [CONFIG, FILTER, STATE] {
+            unlink(&entry.fd, name).map_err(failed)?;
+        }
+        match rustix::fs::unlinkat(&self.fd, entry.id.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            Err(e) => return Err(failed(e)),
+        }
+        empty(entry.fd.as_fd()).map_err(failed)?;
         match rustix::fs::unlinkat(&self.fd, entry.id.as_str(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(failed(e)),
@@ -151,17 +161,17 @@ fn unlink(dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Removes what is in a directory, except `keep`.
-fn empty(dir: std::os::fd::BorrowedFd<'_>, keep: Option<&str>) -> rustix::io::Result<()> {
+/// Removes what is in a directory.
+fn empty(dir: std::os::fd::BorrowedFd<'_>) -> rustix::io::Result<()> {
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name == c"." || name == c".." || keep.is_some_and(|keep| name.to_bytes() == keep.as_bytes()) {
+        if name == c"." || name == c".." {
             continue;
         }
         match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) => {
-                empty(open_dir(dir, name)?.as_fd(), None)?;
+                empty(open_dir(dir, name)?.as_fd())?;
                 rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
             }
             Ok(()) | Err(Errno::NOENT) => {}
@@ -307,14 +317,31 @@ impl Entry {
     /// The Spec that the container was made from.
     pub(crate) fn spec(&self) -> Result<Spec> {
         let bytes = self.read(CONFIG)?.ok_or(Error::NotExist)?;
-        serde_json::from_slice(&bytes)
+        spec::from_json(&bytes)
             .map_err(|e| Error::Invalid(format!("config.json of container {}: {e}", self.id)))
     }
 
     /// Keeps the Spec.
     pub(crate) fn store_spec(&self, spec: &Spec) -> Result<()> {
         let bytes = serde_json::to_vec(spec).map_err(|e| Error::Invalid(format!("config.json: {e}")))?;
-        self.write(CONFIG, &bytes)
+        self.store_spec_text(&[&bytes])
+    }
+
+    /// The system call filter, compiled. One that should be there and is not is an error: nothing may run without it.
+    pub(crate) fn filter(&self) -> Result<Compiled> {
+        let bytes = self.read(FILTER)?;
+        let damaged = || Error::Invalid(format!("{FILTER} of container {}: missing or damaged", self.id));
+        bytes.and_then(Compiled::from_bytes).ok_or_else(damaged)
+    }
+
+    /// Keeps the system call filter of a container that is being created.
+    pub(crate) fn store_filter(&self, filter: &Compiled) -> Result<()> {
+        self.write(FILTER, filter.as_bytes())
+    }
+
+    /// Keeps the Spec as it was written, in pieces.
+    pub(crate) fn store_spec_text(&self, pieces: &[&[u8]]) -> Result<()> {
+        self.write(CONFIG, &pieces.concat())
     }
 
     /// Makes a directory that everybody may read.

@@ -4,8 +4,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_cgroup::{Cgroup, Entry};
+use creel_sys::ahead::Ahead;
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
+
+use crate::filter::Compiled;
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +114,8 @@ pub struct CreateOptions<'a> {
     pub cgroup: Group<'a>,
     /// `--init`: path of an executable (creel's own) that becomes process 1 as a reaper and runs the program.
     pub init: Option<PathBuf>,
+    /// A network namespace in the making, for a Spec that wants a new one and no user namespace; else it is let go.
+    pub network: Option<Ahead>,
     /// Who opens the gate.
     pub gate: Gate,
     /// How long the process lives.
@@ -135,6 +140,7 @@ impl<'a> CreateOptions<'a> {
             stdio: Stdio::default(),
             cgroup: Group::None,
             init: None,
+            network: None,
             gate: Gate::Creator,
             life: Life::WithCreator,
             pivot: true,
@@ -157,6 +163,8 @@ pub struct ExecOptions<'a> {
     pub target_pidfd: BorrowedFd<'a>,
     /// The container's Spec: its namespaces and its system call filter hold for the new process too.
     pub spec: &'a Spec,
+    /// The container's system call filter, if it is at hand; the Spec's is compiled otherwise.
+    pub filter: Option<&'a Compiled>,
     /// What to run.
     pub process: &'a Process,
     /// Its standard descriptors.

@@ -12,7 +12,7 @@ use creel_sys::{ns, pidfd, process};
 use creel_types::spec::Seccomp;
 
 use crate::error::{Error, Fault, WireKind, plain};
-use crate::filter::{self, Filter};
+use crate::filter::{self, Compiled, Filter};
 use crate::hooks::State;
 use crate::idmap;
 use crate::report::{self, Ask, Message, Reporter, Timing};
@@ -93,7 +93,7 @@ fn spawn_staged(
             }
         }
     })?;
-    match report::receive(&between.socket, &mut Vec::new())? {
+    match report::receive(&between.socket)? {
         Some((Message::Born(pid), fds)) => Ok(Child::new(pid, fds.into_iter().next(), socket.take())?),
         Some((Message::Failed { step, message, errno, kind }, _)) => {
             Err(report::failure(step, message, errno, kind))
@@ -144,7 +144,7 @@ pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<Own
             1
         }
     })?;
-    match report::receive(&between.socket, &mut Vec::new())? {
+    match report::receive(&between.socket)? {
         Some((Message::Tree, fds)) => fds
             .into_iter()
             .next()
@@ -159,9 +159,9 @@ pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<Own
 /// Opens a gate at the other end of a connection, and listens there until the program runs; returns warnings.
 pub(crate) fn go(connection: &OwnedFd) -> Result<Vec<String>, Error> {
     report::go(connection)?;
-    let (mut buf, mut warnings) = (Vec::new(), Vec::new());
+    let mut warnings = Vec::new();
     loop {
-        match report::receive(connection, &mut buf)? {
+        match report::receive(connection)? {
             None => return Ok(warnings),
             Some((Message::Warning(text), _)) => warnings.push(text),
             Some((Message::Listener { number }, fds)) => filter::serve(number, fds, connection)?,
@@ -198,9 +198,8 @@ impl Child {
 
     /// Reads reports until the child is ready, or (after [`Child::go`]) its stream ends because the program runs.
     fn listen(&mut self, started: bool, serve: Serve<'_>) -> Result<(), Error> {
-        let mut buf = Vec::new();
         loop {
-            match report::receive(&self.socket, &mut buf)? {
+            match report::receive(&self.socket)? {
                 Some((Message::Warning(text), _)) => self.warnings.push(text),
                 Some((Message::Console, fds)) => self.console = fds.into_iter().next(),
                 Some((Message::Ask(ask), _)) => {
@@ -237,11 +236,15 @@ impl Child {
     }
 
     /// Compiles its system call filter, and gives it to it.
-    pub(crate) fn give_filter(&self, wanted: Option<&Seccomp>, state: &State<'_>) -> Result<(), Error> {
-        match Filter::compile(wanted, state)? {
-            Some(filter) => report::send_filter(&self.socket, &filter),
-            None => Ok(()),
-        }
+    pub(crate) fn give_filter(
+        &self,
+        wanted: Option<&Seccomp>,
+        state: &State<'_>,
+    ) -> Result<Option<Compiled>, Error> {
+        let Some(filter) = Filter::compile(wanted, state)? else { return Ok(None) };
+        let compiled = filter.to_compiled();
+        report::send_filter(&self.socket, &compiled)?;
+        Ok(Some(compiled))
     }
 
     /// Waits until everything but the execve is done.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::Entry;
+use creel_sys::ahead::Ahead;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
 use creel_types::spec::NamespaceKind;
@@ -13,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::child::{self, Filtered, Inside, Joins, Luggage};
 use crate::cloned::{self, Birth, Child, Stage};
 use crate::error::{Error, plain};
-use crate::filter;
+use crate::filter::{self, Compiled};
 use crate::hooks::{self, State};
 use crate::plan::{InitPlan, Step};
 use crate::report::{Ask, Timing};
@@ -38,6 +39,8 @@ pub struct Created {
     pub beside: u64,
     /// What could not be done exactly as asked.
     pub warnings: Vec<String>,
+    /// Its system call filter, for [`crate::ExecOptions::filter`]; `None` when it has none, or one with an agent.
+    pub filter: Option<Compiled>,
     child: Child,
     waits_for_creator: bool,
     poststart: Vec<creel_types::spec::Hook>,
@@ -201,6 +204,8 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         Gate::Creator => (None, true),
         Gate::Socket(listener) => (Some(listener), false),
     };
+    let wants_network = plan.steps.contains(&Step::NewNetworkNamespace) && !in_user_namespace;
+    let network = o.network.filter(|_| wants_network).and_then(Ahead::finish);
     let mut timings = vec![("plan".to_string(), micros(begun))];
 
     let dumpable = in_user_namespace && !idmap::may_mount();
@@ -213,6 +218,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         stdio,
         hooks: inside,
         sources,
+        network,
         gate,
         joins: enters,
         life: o.life,
@@ -233,9 +239,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         let show = |doors: Option<&Entry>| drop(child.show_doors(doors));
         finish(child.pid, &show).map_err(|e| Error::setup("cannot make the container's control group", e))?;
     }
-    if filter_later {
-        child.give_filter(seccomp, &state)?;
-    }
+    let filter = if filter_later { child.give_filter(seccomp, &state)? } else { None };
     let beside = micros(beside);
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
     child.ready(&mut |ask, pid, pidfd| {
@@ -286,6 +290,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         timings,
         beside,
         warnings: std::mem::take(&mut child.warnings),
+        filter,
         child,
         waits_for_creator,
         poststart: spec_hooks.poststart,

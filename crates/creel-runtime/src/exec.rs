@@ -99,7 +99,13 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    let filter = Filtered::begin(linux.seccomp.as_ref(), &state)?;
+    let filter = match o.filter {
+        Some(compiled) => {
+            let damaged = || Error::setup("cannot load the system call filter", "it is damaged");
+            Filtered::By(compiled.read().ok_or_else(damaged)?)
+        }
+        None => Filtered::begin(linux.seccomp.as_ref(), &state)?,
+    };
     let filter_later = filter.is_later();
     let (cgroup, group) = match o.doors {
         Some(other) => doors(other)?,

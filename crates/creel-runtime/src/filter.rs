@@ -34,6 +34,32 @@ pub(crate) struct Filter {
     notice: Option<Notice>,
 }
 
+/// A container's system call filter as it was compiled when the container was created, for its further processes: they
+/// need neither the profile nor the compiler then. One with an agent is not to be had in this form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled(Vec<u8>);
+
+impl Compiled {
+    /// From [`Compiled::as_bytes`]; `None` for what that has not written.
+    pub fn from_bytes(bytes: Vec<u8>) -> Option<Compiled> {
+        Filter::from_bytes(&bytes).map(|_| Compiled(bytes))
+    }
+
+    /// A form to keep on this machine.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The flags that it is loaded with, as seccomp(2) gets them.
+    pub fn flags(&self) -> u32 {
+        self.0.first_chunk().map_or(0, |flags| u32::from_ne_bytes(*flags))
+    }
+
+    pub(crate) fn read(&self) -> Option<Filter> {
+        Filter::from_bytes(&self.0)
+    }
+}
+
 /// The container process state (`config-linux.md`), all but what only the one who sends it knows.
 #[derive(Debug, Serialize, Deserialize)]
 struct Notice {
@@ -151,16 +177,17 @@ impl Filter {
         Ok(Some(Filter { program, flags, notice }))
     }
 
-    /// Appends it in the form that [`Filter::from_bytes`] reads: for a child that is at work already. One with an agent
-    /// stays where it was compiled.
-    pub(crate) fn to_bytes(&self, bytes: &mut Vec<u8>) {
-        bytes.reserve(4 + self.program.len() * 8);
+    /// In the form that [`Filter::from_bytes`] reads: for a child that is at work already, and for those to come. One with
+    /// an agent stays where it was compiled.
+    pub(crate) fn to_compiled(&self) -> Compiled {
+        let mut bytes = Vec::with_capacity(4 + self.program.len() * 8);
         bytes.extend(self.flags.to_ne_bytes());
         for Instruction { code, jt, jf, k } in &self.program {
             bytes.extend(code.to_ne_bytes());
             bytes.extend([*jt, *jf]);
             bytes.extend(k.to_ne_bytes());
         }
+        Compiled(bytes)
     }
 
     /// Reads it again; `None` when it is cut off.
@@ -280,7 +307,7 @@ fn go_on(memory: &OwnedFd) -> Result<(), Error> {
 }
 
 /// Whether a filter's listener is handed to an agent while the container is created.
-pub(crate) fn has_agent(wanted: &Seccomp) -> bool {
+pub fn has_agent(wanted: &Seccomp) -> bool {
     wanted.listener_path.as_deref().is_some_and(|path| !path.is_empty())
 }
 
@@ -396,9 +423,11 @@ mod tests {
             wanted.syscalls[0].action = "SCMP_ACT_ERRNO".into();
         });
         let filter = filter.unwrap().unwrap();
-        let mut bytes = Vec::new();
-        filter.to_bytes(&mut bytes);
-        let arrived = Filter::from_bytes(&bytes).unwrap();
+        let compiled = filter.to_compiled();
+        let bytes = compiled.as_bytes();
+        assert_eq!(compiled.flags(), filter.flags);
+        assert_eq!(Compiled::from_bytes(bytes.to_vec()).as_ref(), Some(&compiled));
+        let arrived = Filter::from_bytes(bytes).unwrap();
         assert_eq!((&arrived.program, arrived.flags), (&filter.program, filter.flags));
         for end in [0, 3, 4, 8, bytes.len() - 1] {
             assert!(Filter::from_bytes(&bytes[..end]).is_none(), "{end}");

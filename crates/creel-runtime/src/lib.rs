@@ -57,7 +57,9 @@ pub use api::{CreateOptions, ExecOptions, Finish, Gate, Group, Life, Rootfs, Std
 pub use create::{Created, Detached, Started, create, open_gate};
 pub use error::Error;
 pub use exec::{Execed, Waiting, exec, prepare_exec};
-pub use filter::{flags as seccomp_flags, knows_flag as knows_seccomp_flag};
+pub use filter::{
+    Compiled, flags as seccomp_flags, has_agent as seccomp_has_agent, knows_flag as knows_seccomp_flag,
+};
 pub use plan::{Facts, InitPlan, Step, Wishes, plan};
 pub use user::{ResolvedUser, resolve_user, resolve_user_at};
 pub use validate::validate;

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Fault, WireKind};
-use crate::filter::Filter;
+use crate::filter::{Compiled, Filter};
 
 /// Microseconds spent in one group of steps.
 pub type Timing = (String, u64);
@@ -67,7 +67,7 @@ enum Parcel {
     Go(Option<OwnedFd>),
     /// The doors of the control group, as descriptors.
     Doors(Vec<OwnedFd>),
-    /// The system call filter, as [`Filter::to_bytes`] writes it.
+    /// The packet: after its first byte the system call filter, as [`Filter::to_compiled`] writes it.
     Filter(Vec<u8>),
 }
 
@@ -171,7 +171,7 @@ impl Reporter {
     /// Waits for the system call filter, which the creator sends when it has compiled it.
     pub(crate) fn filter(&self) -> Result<Filter, Fault> {
         match self.parcel(|parcel| matches!(parcel, Parcel::Filter(_))) {
-            Some(Parcel::Filter(bytes)) => Filter::from_bytes(&bytes)
+            Some(Parcel::Filter(packet)) => Filter::from_bytes(&packet[1..])
                 .ok_or_else(|| Fault::new(ErrorKind::Internal, "the system call filter was cut off")),
             _ => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
         }
@@ -183,12 +183,12 @@ impl Reporter {
         if let Some(at) = early.iter().position(&wanted) {
             return Some(early.remove(at));
         }
-        let mut buf = vec![0u8; MAX_FILTER];
         loop {
-            let parcel = match fdpass::recv(&self.socket, &mut buf) {
-                Ok((1, fds)) if buf[0] == GO => Parcel::Go(fds.into_iter().next()),
-                Ok((1, doors)) if buf[0] == DOORS => Parcel::Doors(doors),
-                Ok((n, _)) if n > 1 && buf[0] == FILTER => Parcel::Filter(buf[1..n].to_vec()),
+            let (packet, fds) = fdpass::recv_packet(&self.socket, MAX_FILTER).ok()?;
+            let parcel = match packet.split_first()? {
+                (&GO, []) => Parcel::Go(fds.into_iter().next()),
+                (&DOORS, []) => Parcel::Doors(fds),
+                (&FILTER, _) => Parcel::Filter(packet),
                 _ => return None,
             };
             if wanted(&parcel) {
@@ -219,22 +219,18 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 /// Receives one message; `None` at the end of the stream.
-pub(crate) fn receive(
-    socket: impl AsFd,
-    buf: &mut Vec<u8>,
-) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
-    buf.resize(MAX_PACKET, 0);
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
     let what = "cannot read what the container's process reports";
-    let (n, fds) = match fdpass::recv(&socket, buf) {
+    let (packet, fds) = match fdpass::recv_packet(&socket, MAX_PACKET) {
         // It ended without reading all that we sent, which is told once, before what it said itself.
-        Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => fdpass::recv(&socket, buf),
+        Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => fdpass::recv_packet(&socket, MAX_PACKET),
         other => other,
     }
     .map_err(|e| Error::setup(what, e))?;
-    if n == 0 {
+    if packet.is_empty() {
         return Ok(None);
     }
-    let message = serde_json::from_slice(&buf[..n]).map_err(|e| Error::setup(what, e))?;
+    let message = serde_json::from_slice(&packet).map_err(|e| Error::setup(what, e))?;
     Ok(Some((message, fds)))
 }
 
@@ -250,10 +246,8 @@ pub(crate) fn send_doors(socket: impl AsFd, doors: &[BorrowedFd<'_>]) -> Result<
 }
 
 /// Sends the system call filter.
-pub(crate) fn send_filter(socket: impl AsFd, filter: &Filter) -> Result<(), Error> {
-    let mut bytes = vec![FILTER];
-    filter.to_bytes(&mut bytes);
-    send_parcel(socket, &bytes, &[])
+pub(crate) fn send_filter(socket: impl AsFd, filter: &Compiled) -> Result<(), Error> {
+    send_parcel(socket, &[&[FILTER], filter.as_bytes()].concat(), &[])
 }
 
 fn send_parcel(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Error> {

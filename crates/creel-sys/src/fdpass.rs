@@ -55,6 +55,20 @@ pub fn recv(socket: impl AsFd, buf: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd
     Ok((message.bytes, fds))
 }
 
+/// Receives one packet of a `SOCK_SEQPACKET` socket with the descriptors that came along; what is longer than `most` is
+/// cut. No bytes are the end. Only as much memory is touched as the packet has.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_packet(socket: impl AsFd, most: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let look = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let (_, length) = rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut [0u8; 0][..], look))?;
+    let mut packet = vec![0; length.min(most)];
+    let (n, fds) = recv(&socket, &mut packet)?;
+    packet.truncate(n);
+    Ok((packet, fds))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -76,5 +90,25 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn a_packet_is_taken_whole() {
+        let (a, b) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let long = vec![b'x'; 20_000];
+        super::send(&a, &long, &[a.as_fd()]).unwrap();
+        super::send(&a, b"12345", &[]).unwrap();
+        drop(a);
+        let (packet, fds) = super::recv_packet(&b, 32_768).unwrap();
+        assert_eq!((packet == long, fds.len()), (true, 1));
+        drop(fds);
+        assert_eq!(super::recv_packet(&b, 3).unwrap().0, b"123");
+        assert_eq!(super::recv_packet(&b, 3).unwrap().0, b"");
     }
 }

@@ -10,12 +10,20 @@ use rustix::fs::{Mode, OFlags};
 /// What most of them fit into.
 const USUAL: usize = 8192;
 
-/// Reads a whole file whose size the kernel does not tell beforehand. `std::fs::read_to_string` feels its way with small
-/// reads then, for each of which the kernel may make the text anew; this takes two for most files.
+/// As [`read`], for text.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::InvalidData`] for what is no UTF-8.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// Reads a whole file whose size the kernel does not tell beforehand. `std::fs::read` feels its way with small reads then,
+/// for each of which the kernel may make the text anew; this takes two for most files.
+///
+/// # Errors
+/// The kernel's.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let file = rustix::fs::open(path.as_ref(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::with_capacity(USUAL);
     loop {
@@ -27,7 +35,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
             Err(e) => return Err(e.into()),
         }
     }
-    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    Ok(bytes)
 }
 
 /// Undoes the octal escapes of mountinfo (`\\040` for a space; proc_pid_mountinfo(5)).

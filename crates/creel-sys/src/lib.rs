@@ -6,6 +6,7 @@
 //! used between a clone and an execve.
 #![allow(unsafe_code)]
 
+pub mod ahead;
 pub mod bpf;
 pub mod caps;
 pub mod clone;

@@ -1,8 +1,6 @@
 //! Architectures: their audit numbers and their tables of system calls.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use super::calls::Call;
 use super::compile::{Compare, Condition};
 use super::error::Error;
 use super::numbers;
@@ -108,89 +106,27 @@ impl Arch {
         matches!(self, Arch::X86 | Arch::Arm)
     }
 
-    /// The calls that old programs make through another one, and what its first argument then is (socketcall(2), ipc(2),
-    /// which carries a version in the upper half).
-    pub(super) fn multiplexed(self) -> Names<(&'static str, Condition)> {
-        let mut names = Names::default();
-        if self == Arch::X86 {
-            let numbered = |names: &'static str| (0u64..).zip(names.split_ascii_whitespace());
-            names.extend(numbered(numbers::SOCKETCALL).map(|(value, name)| {
-                (name, ("socketcall", Condition { index: 0, compare: Compare::Equal, value }))
-            }));
-            names.extend(numbered(numbers::IPC).map(|(value, name)| {
-                (name, ("ipc", Condition { index: 0, compare: Compare::Masked { mask: 0xffff }, value }))
-            }));
-        }
-        names
+    /// The calls that old programs make through another one, which that is, and what its first argument then is
+    /// (socketcall(2), ipc(2), which carries a version in the upper half).
+    pub(super) fn multiplexed(self) -> impl Iterator<Item = (Call, Call, Condition)> {
+        let through = |multiplexer: &'static str, names: &'static str, compare: Compare| {
+            (0u64..).zip(names.split_ascii_whitespace()).filter_map(move |(value, name)| {
+                Some((Call::named(name)?, Call::named(multiplexer)?, Condition { index: 0, compare, value }))
+            })
+        };
+        let all = || {
+            through("socketcall", numbers::SOCKETCALL, Compare::Equal).chain(through(
+                "ipc",
+                numbers::IPC,
+                Compare::Masked { mask: 0xffff },
+            ))
+        };
+        (self == Arch::X86).then(all).into_iter().flatten()
     }
 
     /// Names and numbers, as `seccomp_data.nr` shows them.
-    pub(super) fn calls(self) -> Names<u32> {
-        let mut calls = Names::with_capacity_and_hasher(512, Default::default());
-        self.each_call(|name, number| {
-            calls.insert(name, number);
-        });
-        calls
-    }
-
-    /// Calls `visit` with every name and number; nothing is put into a table.
-    pub(super) fn each_call(self, mut visit: impl FnMut(&'static str, u32)) {
-        match self {
-            Arch::X86_64 => read(numbers::X86_64, 0, visit),
-            Arch::X86 => read(numbers::X86, 0, visit),
-            Arch::X32 => {
-                // Those that it has not, and those that have another number there.
-                let words =
-                    [numbers::NOT_X32, numbers::X32_OWN].into_iter().flat_map(str::split_ascii_whitespace);
-                let others: Names<()> = words.map(|name| (name, ())).collect();
-                read(numbers::X86_64, X32_BIT, |name, number| {
-                    if !others.contains_key(name) {
-                        visit(name, number);
-                    }
-                });
-                read(numbers::X32_OWN, X32_BIT, visit);
-            }
-            Arch::Aarch64 => read(numbers::AARCH64, 0, visit),
-            Arch::Arm => read(numbers::ARM, 0, visit),
-        }
-    }
-}
-
-fn read(table: &'static str, bit: u32, mut visit: impl FnMut(&'static str, u32)) {
-    let mut next = 0;
-    for word in table.split_ascii_whitespace() {
-        // No call's name begins with a digit.
-        if let Some(number) = word.as_bytes()[0].is_ascii_digit().then(|| word.parse().ok()).flatten() {
-            next = number;
-            continue;
-        }
-        visit(word, next | bit);
-        next += 1;
-    }
-}
-
-/// Facts by the name of a call. Only names of the kernel's own tables are put in, so that nobody can choose ones that
-/// collide, and a hash that is made in a few nanoseconds will do.
-pub(super) type Names<T> = HashMap<&'static str, T, BuildHasherDefault<NameHasher>>;
-
-/// FNV-1a.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NameHasher(u64);
-
-impl Default for NameHasher {
-    fn default() -> NameHasher {
-        NameHasher(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+    #[cfg(test)]
+    pub(super) fn calls(self) -> std::collections::BTreeMap<&'static str, u32> {
+        Call::all().filter_map(|(call, name)| Some((name, call.number(self)?))).collect()
     }
 }

@@ -1,13 +1,13 @@
 //! From rules to a program.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use creel_sys::seccomp::Instruction;
 use creel_types::spec::{Seccomp, SyscallArg, SyscallRule};
 
 use super::arch::{Arch, X32_BIT};
 use super::assemble::{AND, Assembler, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, LOAD, Label, MAX};
+use super::calls::Call;
 use super::error::Error;
 
 const EPERM: u32 = 1;
@@ -55,11 +55,7 @@ pub fn compile(filter: &Seccomp) -> Result<Vec<Instruction>, Error> {
 
 /// The first name in a filter that no architecture known here has a call for.
 pub fn unknown(filter: &Seccomp) -> Option<&str> {
-    let tables: Vec<_> =
-        [Arch::X86_64, Arch::X86, Arch::X32, Arch::Aarch64, Arch::Arm].map(|arch| arch.calls()).into();
-    let known = |name: &str| {
-        tables.iter().any(|calls| calls.contains_key(name)) || Arch::X86.multiplexed().contains_key(name)
-    };
+    let known = |name: &str| Call::named(name).is_some();
     filter.syscalls.iter().flat_map(|rule| &rule.names).map(String::as_str).find(|name| !known(name))
 }
 
@@ -277,56 +273,30 @@ impl Verdict<'_> {
     }
 }
 
-/// The rules that are about each name. Made once for all architectures: their tables are walked and looked up here, and
-/// not the other way round, so that no table of theirs has to be built.
+/// The rules with the calls that each is about; made once for all architectures.
 struct Profile<'a> {
     rules: &'a [Rule<'a>],
-    /// First and last link of a name.
-    ends: HashMap<&'a str, (usize, usize)>,
-    /// A rule, and the next link of the same name (itself at the end).
-    links: Vec<(usize, usize)>,
+    /// A call, and the place of a rule that names it.
+    named: Vec<(Call, usize)>,
 }
 
 impl<'a> Profile<'a> {
     fn new(rules: &'a [Rule<'a>]) -> Profile<'a> {
-        let names = rules.iter().map(|rule| rule.names.len()).sum();
-        let mut profile =
-            Profile { rules, ends: HashMap::with_capacity(names), links: Vec::with_capacity(names) };
+        let mut named = Vec::with_capacity(rules.iter().map(|rule| rule.names.len()).sum());
         for (index, rule) in rules.iter().enumerate() {
-            for name in rule.names {
-                let link = profile.links.len();
-                profile.links.push((index, link));
-                let (_, last) = profile.ends.entry(name).or_insert((link, link));
-                profile.links[*last].1 = link;
-                *last = link;
-            }
+            named.extend(rule.names.iter().filter_map(|name| Some((Call::named(name)?, index))));
         }
-        profile
-    }
-
-    /// The rules about a name, in their order.
-    fn about(&self, name: &str) -> impl Iterator<Item = usize> {
-        let mut next = self.ends.get(name).map(|(first, _)| *first);
-        std::iter::from_fn(move || {
-            let link = next?;
-            let (rule, following) = self.links[link];
-            next = (following != link).then_some(following);
-            Some(rule)
-        })
+        Profile { rules, named }
     }
 
     /// What happens to the calls of one architecture, by their numbers, and the newest that is named.
     fn verdicts(&self, arch: Arch, default: u32) -> Result<Judged<'a>, Error> {
-        let multiplexed = arch.multiplexed();
-        let mut named: Vec<(u32, usize, Option<Condition>)> = Vec::with_capacity(self.links.len());
-        arch.each_call(|name, number| {
-            named.extend(self.about(name).map(|rule| (number, rule, None)));
-            if matches!(name, "socketcall" | "ipc") {
-                for (inner, (_, first)) in multiplexed.iter().filter(|(_, (through, _))| *through == name) {
-                    named.extend(self.about(inner).map(|rule| (number, rule, Some(*first))));
-                }
-            }
-        });
+        let mut named: Vec<(u32, usize, Option<Condition>)> = Vec::with_capacity(self.named.len());
+        named.extend(self.named.iter().filter_map(|(call, rule)| Some((call.number(arch)?, *rule, None))));
+        for (inner, through, first) in arch.multiplexed() {
+            let about = self.named.iter().filter(|(call, _)| *call == inner);
+            named.extend(about.filter_map(|(_, rule)| Some((through.number(arch)?, *rule, Some(first)))));
+        }
         named.sort_by_key(|(number, rule, _)| (*number, *rule));
         let newest = named.last().map(|(number, ..)| *number);
         let mut verdicts: Vec<(u32, Verdict<'a>)> = Vec::with_capacity(named.len());

@@ -7,6 +7,7 @@
 
 mod arch;
 mod assemble;
+mod calls;
 mod compile;
 mod docker;
 mod error;

@@ -73,6 +73,7 @@ pub(crate) fn exec_after_the_end() {
         target_pid: started.pid,
         target_pidfd: started.pidfd.as_fd(),
         spec: &spec,
+        filter: None,
         process: spec.process.as_ref().unwrap(),
         stdio: Stdio::default(),
         cgroup: None,

@@ -35,6 +35,7 @@ pub(crate) fn control_group() {
         target_pid: started.pid,
         target_pidfd: started.pidfd.as_fd(),
         spec: &spec,
+        filter: None,
         process: &process,
         stdio,
         cgroup: Some(&group),

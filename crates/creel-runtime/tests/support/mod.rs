@@ -177,6 +177,7 @@ impl Sleeper {
             target_pid: self.started.pid,
             target_pidfd: self.started.pidfd.as_fd(),
             spec: &self.spec,
+            filter: None,
             process,
             stdio,
             cgroup: None,

@@ -120,6 +120,7 @@ impl Launcher for Container {
             target_pid: pid,
             target_pidfd: pidfd,
             spec: &self.spec,
+            filter: None,
             process,
             stdio: stdio(pipes),
             cgroup: self.cgroup.as_ref(),
