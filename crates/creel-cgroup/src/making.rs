@@ -31,6 +31,11 @@ impl Making {
         Ok(Making { group, later, made: apply::create(&Real, &now)? })
     }
 
+    /// The group, as it will be.
+    pub fn group(&self) -> &Cgroup {
+        &self.group
+    }
+
     /// Opens its directory in the unified hierarchy; `None` in the v1 layout.
     ///
     /// # Errors
@@ -48,6 +53,7 @@ impl Making {
     ///
     /// # Errors
     /// As [`Cgroup::create`]; what this call made is then removed again, [`Making::undo`] removes what was there before.
+    /// After one that [is of a vanished group](Error::is_vanished) [`Cgroup::admit`] makes it and brings the process in.
     pub fn finish(&mut self) -> Result<Cgroup> {
         let made = apply::create(&Real, &std::mem::take(&mut self.later))?;
         self.made.extend(made);

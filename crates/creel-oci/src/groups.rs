@@ -1,6 +1,6 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
-use creel_cgroup::{Cgroup, Hierarchies, Making, systemd};
+use creel_cgroup::{Cgroup, Entry, Hierarchies, Making, systemd};
 use creel_types::spec::{DeviceRule, IdMapping, NamespaceKind, Resources, Spec};
 
 use crate::error::{Error, Result};
@@ -144,13 +144,36 @@ pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
     Ok(Made::Begun(Cgroup::begin(hierarchies, path, &resources(spec))?))
 }
 
-/// Makes the rest.
-pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Cgroup> {
+/// Makes the rest; the doors by which a process joins.
+pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Entry> {
     let made = making.finish()?;
     if let Some(uid) = owner(spec) {
         made.give_to(uid)?;
     }
-    Ok(made)
+    Ok(made.entry()?)
+}
+
+/// Makes a group again that somebody has removed while it was empty, and moves the process there.
+pub(crate) fn admit(o: &Options, group: &Cgroup, spec: &Spec, pid: i32) -> Result<()> {
+    let mut resources = resources(spec);
+    if o.rootless {
+        // As when it was made first.
+        resources.devices.clear();
+    }
+    group.admit(&resources, pid)?;
+    match owner(spec).filter(|_| !o.rootless) {
+        Some(uid) => Ok(group.give_to(uid)?),
+        None => Ok(()),
+    }
+}
+
+/// What came of something with a group, or `None` when somebody has removed that meanwhile.
+pub(crate) fn unless_vanished<T>(result: std::result::Result<T, impl Into<Error>>) -> Result<Option<T>> {
+    match result.map_err(Into::into) {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Cgroup(error)) if error.is_vanished() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the group; `None` where an ordinary user has no rights to one and needs none.

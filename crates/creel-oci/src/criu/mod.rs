@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::options::{self, Options};
 use crate::record::Status;
-use crate::store::Root;
+use crate::store::{Entry, Root};
 
 /// What is kept beside CRIU's images.
 const OWN_FILE: &str = "creel.json";
@@ -110,7 +110,7 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     if let Some(fd) = status_fd {
         check_status_fd(fd)?;
     }
-    let worker = Worker { criu: &criu, entry: None, mount: None, inherit: Vec::new(), by_pid: None };
+    let worker = Worker { criu: &criu, mount: None, inherit: Vec::new(), by_pid: None, place: &loaded.entry };
     let mut notified = |script: &str, _: i32, _: Option<OwnedFd>| {
         o.log.debug(&format!("CRIU notifies: {script}"));
         if let ("status-ready", Some(fd)) = (script, status_fd) {
@@ -153,8 +153,9 @@ fn freezer(cgroup: &Cgroup) -> Option<PathBuf> {
 pub(crate) struct Restoring<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Path,
-    pub(crate) cgroup: Option<&'a Cgroup>,
-    /// Moves CRIU, and with it what it restores, into a group that is made for it.
+    /// The container's directory.
+    pub(crate) place: &'a Entry,
+    /// Moves CRIU, and with it what it restores, into the control group.
     pub(crate) by_pid: Option<Placing<'a>>,
 }
 
@@ -198,10 +199,10 @@ pub(crate) fn restore<'a>(
     make_mountpoints(what.spec, what.rootfs)?;
     let worker = Worker {
         criu,
-        entry: what.cgroup.map(Cgroup::entry).transpose()?,
         mount: Some(what.rootfs.to_owned()),
         inherit: joined.iter().map(|(_, file)| file.as_raw_fd()).collect(),
         by_pid: what.by_pid,
+        place: what.place,
     };
     let restored =
         worker.run(task, &opts, notified).map_err(|e| failed("RESTORE", &e, parsed, images, task))?;

@@ -16,3 +16,4 @@ mod processes;
 mod support;
 mod systemd;
 mod texts;
+mod trimmed;
