@@ -16,6 +16,7 @@ use crate::plan::{Plan, Step};
 
 /// How often a group that vanishes is made again in each hierarchy.
 const TRIES: u32 = 200;
+const ENODEV: i32 = 19;
 
 /// Which groups get their limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +58,8 @@ pub(crate) fn admit(
         loop {
             tries += 1;
             let Err(error) = bring(kernel, &dir, &groups, &values, pid, limits, &mut made) else { break };
-            let vanished = error.is_vanished() && !apply::there(kernel, &dir);
+            let vanished =
+                (error.is_vanished() || error.raw_os_error() == Some(ENODEV)) && !apply::there(kernel, &dir);
             if !vanished || tries == TRIES {
                 apply::take_back(kernel, &made);
                 return Err(if vanished { Error::Vanished { dir } } else { error });

@@ -86,8 +86,11 @@ pub(crate) fn create(kernel: &impl Kernel, steps: &[Step]) -> Result<Vec<PathBuf
             _ => error.is_vanished(),
         };
         take_back(kernel, &made);
-        if !vanished || tries == TRIES {
-            return Err(error);
+        match made.pop() {
+            _ if !vanished => return Err(error),
+            Some(dir) if tries == TRIES => return Err(Error::Vanished { dir }),
+            None if tries == TRIES => return Err(error),
+            _ => {}
         }
     }
 }

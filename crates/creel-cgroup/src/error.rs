@@ -201,10 +201,11 @@ impl Error {
     pub fn is_vanished(&self) -> bool {
         match self {
             Error::NotFound { .. } | Error::Vanished { .. } => true,
-            Error::Step { cause, .. }
-            | Error::File { cause, .. }
-            | Error::Join { cause, .. }
-            | Error::Program { cause, .. } => files::gone(cause),
+            // ENODEV can be about a device that a limit names.
+            Error::Step { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
+            Error::File { cause, .. } | Error::Join { cause, .. } | Error::Program { cause, .. } => {
+                files::gone(cause)
+            }
             _ => false,
         }
     }

@@ -13,12 +13,14 @@ use crate::error::{Error, Result};
 use crate::group::Cgroup;
 use crate::plan::{Plan, Step};
 
-/// A group that exists in the unified hierarchy and not yet in the others.
+/// A group that exists in the unified hierarchy and not yet in the others; or that somebody removed as often as it was made
+/// there, which [`Making::finish`] tells.
 #[derive(Debug)]
 pub struct Making {
     group: Cgroup,
     later: Vec<Step>,
     made: Vec<PathBuf>,
+    vanished: Option<Error>,
 }
 
 impl Making {
@@ -28,7 +30,12 @@ impl Making {
             unified.as_ref().zip(step.place()).is_some_and(|(mount, place)| place.starts_with(mount))
         };
         let (now, later): (Vec<Step>, Vec<Step>) = plan.steps.into_iter().partition(first);
-        Ok(Making { group, later, made: apply::create(&Real, &now)? })
+        let (made, vanished) = match apply::create(&Real, &now) {
+            Ok(made) => (made, None),
+            Err(error) if error.is_vanished() => (Vec::new(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Making { group, later, made, vanished })
     }
 
     /// The group, as it will be.
@@ -55,6 +62,9 @@ impl Making {
     /// As [`Cgroup::create`]; what this call made is then removed again, [`Making::undo`] removes what was there before.
     /// After one that [is of a vanished group](Error::is_vanished) [`Cgroup::admit`] makes it and brings the process in.
     pub fn finish(&mut self) -> Result<Cgroup> {
+        if let Some(error) = self.vanished.take() {
+            return Err(error);
+        }
         let made = apply::create(&Real, &std::mem::take(&mut self.later))?;
         self.made.extend(made);
         Ok(self.group.clone())
