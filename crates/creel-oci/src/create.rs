@@ -122,6 +122,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let what = criu::Restoring {
             spec: &order.spec,
             rootfs: &order.rootfs,
+            groups: groups::places(o, cgroup.as_ref(), &order.spec, entry.id())?,
             place: &entry,
             by_pid: Some(if o.systemd { &mut by_systemd } else { &mut by_files }),
         };

@@ -1,5 +1,7 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
+use std::path::{Path, PathBuf};
+
 use creel_cgroup::{Cgroup, Entry, Hierarchies, Making, systemd};
 use creel_types::spec::{DeviceRule, IdMapping, NamespaceKind, Resources, Spec};
 
@@ -78,6 +80,27 @@ fn request<'a>(o: &Options, spec: &'a Spec, id: &'a str, resources: &'a Resource
         resources,
         rootless: o.rootless,
     }
+}
+
+/// The directories of a container's group, each after the mount point of its hierarchy; with systemd those that it will
+/// have.
+pub(crate) fn places(
+    o: &Options,
+    group: Option<&Cgroup>,
+    spec: &Spec,
+    id: &str,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (hierarchies, path) = match group {
+        Some(group) => (group.hierarchies().clone(), group.path().to_owned()),
+        None if o.systemd => {
+            let (hierarchies, resources) = (Hierarchies::detect()?, resources(spec));
+            let path = systemd::validate(&hierarchies, &request(o, spec, id, &resources))?;
+            (hierarchies, path)
+        }
+        None => return Ok(Vec::new()),
+    };
+    let mounts = hierarchies.mount_points().map(Path::to_path_buf);
+    Ok(mounts.zip(hierarchies.dirs(&path)).collect())
 }
 
 /// Has systemd make the group, with the process in it.
