@@ -71,7 +71,8 @@ const EOPNOTSUPP: i32 = 95;
 /// Applies steps of the plan of a new group; returns the directories that they made, which are removed again when one
 /// fails, in reverse.
 pub(crate) fn create(kernel: &impl Kernel, steps: &[Step]) -> Result<Vec<PathBuf>> {
-    // A parent that another group's failure removes between two of our steps is made again.
+    // What somebody removes between two of our steps is made again: a parent that another group's failure takes along, or
+    // an empty group that systemd trims.
     const TRIES: u32 = 5;
     let mut tries = 0;
     loop {
@@ -79,10 +80,17 @@ pub(crate) fn create(kernel: &impl Kernel, steps: &[Step]) -> Result<Vec<PathBuf
         let mut made = Vec::new();
         let result = steps.iter().try_for_each(|step| apply(kernel, step, &mut made));
         let Err(error) = result else { return Ok(made) };
+        // ENODEV can mean a device, too.
+        let vanished = match error.raw_os_error() {
+            Some(ENODEV) => made.iter().any(|dir| !there(kernel, dir)),
+            _ => error.is_vanished(),
+        };
         take_back(kernel, &made);
-        let vanished = matches!(&error, Error::Step { cause, .. } if cause.kind() == io::ErrorKind::NotFound);
-        if !vanished || tries == TRIES {
-            return Err(error);
+        match made.pop() {
+            _ if !vanished => return Err(error),
+            Some(dir) if tries == TRIES => return Err(Error::Vanished { dir }),
+            None if tries == TRIES => return Err(error),
+            _ => {}
         }
     }
 }
@@ -150,7 +158,8 @@ fn failed(step: &Step, cause: io::Error) -> Error {
     Error::Step { step: step.to_string(), cause, hint }
 }
 
-fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<()> {
+/// Applies one step; directories that it makes are added to `made`.
+pub(crate) fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<()> {
     let fail = |cause| failed(step, cause);
     match step {
         Step::Mkdir { dir, fresh } => match kernel.mkdir(dir) {
@@ -184,6 +193,7 @@ fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<(
         Step::WriteFirst(writes) => {
             for (i, write) in writes.iter().enumerate() {
                 match kernel.write(&write.file, &write.value) {
+                    Err(e) if absent(&e) && !has_group(kernel, &write.file) => return Err(fail(e)),
                     Err(e) if absent(&e) && i + 1 < writes.len() => {}
                     Err(e) if absent(&e) => return Err(lacking(write)),
                     other => return other.map_err(fail),
@@ -206,6 +216,17 @@ fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) -> Result<(
     }
 }
 
+/// Whether a group exists.
+pub(crate) fn there(kernel: &impl Kernel, dir: &Path) -> bool {
+    // Not the directory alone: that of a group which is being removed goes last.
+    !kernel.read(&dir.join("cgroup.procs")).is_err_and(|cause| files::gone(&cause))
+}
+
+/// Whether a file is missing for itself, and not because its whole group was removed.
+fn has_group(kernel: &impl Kernel, file: &Path) -> bool {
+    file.parent().is_some_and(|dir| there(kernel, dir))
+}
+
 fn absent(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::NotFound || cause.raw_os_error() == Some(EOPNOTSUPP)
 }
@@ -219,6 +240,7 @@ fn lacking(write: &Write) -> Error {
 /// The outer result is an error of its own, the inner one the kernel's.
 fn one(kernel: &impl Kernel, write: &Write) -> Result<io::Result<()>> {
     match kernel.write(&write.file, &write.value) {
+        Err(e) if absent(&e) && !has_group(kernel, &write.file) => Ok(Err(e)),
         Err(e) if absent(&e) && write.missing == Missing::Skip => Ok(Ok(())),
         Err(e) if absent(&e) => Err(lacking(write)),
         other => Ok(other),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use creel_types::{Classify, ErrorKind};
 
+use crate::files;
+
 /// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -107,6 +109,15 @@ pub enum Error {
         /// Its path in the hierarchies.
         path: String,
     },
+    /// Somebody removes the group as fast as it is made.
+    #[error(
+        "control group {} is removed by somebody as often as it is made; end that program or choose another path",
+        .dir.display()
+    )]
+    Vanished {
+        /// The group's directory in the hierarchy where that happened.
+        dir: PathBuf,
+    },
     /// A step of a plan failed.
     #[error("control group step failed: {step}: {cause}{hint}")]
     Step {
@@ -185,6 +196,20 @@ impl Error {
         Error::Parse { what: what.into(), text: text.chars().take(80).collect() }
     }
 
+    /// Whether the group, or a part of it, was not there (any more): somebody may have removed it while it was empty, as
+    /// systemd does. [`crate::Cgroup::admit`] makes it again.
+    pub fn is_vanished(&self) -> bool {
+        match self {
+            Error::NotFound { .. } | Error::Vanished { .. } => true,
+            // ENODEV can be about a device that a limit names.
+            Error::Step { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
+            Error::File { cause, .. } | Error::Join { cause, .. } | Error::Program { cause, .. } => {
+                files::gone(cause)
+            }
+            _ => false,
+        }
+    }
+
     /// The kernel's error number behind this failure, if there is one.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
@@ -203,6 +228,7 @@ impl Classify for Error {
             Error::NoHierarchy | Error::NoController { .. } | Error::Unsupported { .. } => {
                 ErrorKind::Unsupported
             }
+            Error::Vanished { .. } => ErrorKind::Conflict,
             Error::Path { .. } | Error::Invalid(_) | Error::Denied { .. } | Error::NotDelegated { .. } => {
                 ErrorKind::InvalidArgument
             }

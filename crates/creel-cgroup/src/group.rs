@@ -63,8 +63,7 @@ impl Cgroup {
     pub fn begin(h: &Hierarchies, path: &str, r: &Resources) -> Result<Making> {
         let plan = Plan::create(h, path, r)?;
         check_usage(h, path, r)?;
-        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None };
-        Making::begin(group, plan)
+        Making::begin(Cgroup::of_path(h, path), plan)
     }
 
     /// An existing group.
@@ -73,8 +72,13 @@ impl Cgroup {
     /// [`Error::Path`]; [`Error::NotFound`] when no hierarchy has it.
     pub fn open(h: &Hierarchies, path: &str) -> Result<Cgroup> {
         plan::components(path)?;
-        let group = Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None };
+        let group = Cgroup::of_path(h, path);
         if group.dirs().any(|dir| dir.is_dir()) { Ok(group) } else { Err(group.not_found()) }
+    }
+
+    /// The value alone.
+    pub(crate) fn of_path(h: &Hierarchies, path: &str) -> Cgroup {
+        Cgroup { hierarchies: h.clone(), path: path.to_owned(), unit: None }
     }
 
     pub(crate) fn of_unit(hierarchies: Hierarchies, path: String, unit: Unit) -> Cgroup {

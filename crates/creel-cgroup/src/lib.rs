@@ -10,6 +10,7 @@
 //! Begin reading at [`Hierarchies`] (where things are mounted), then [`Plan`] (what is to be done, a pure value), then
 //! [`Cgroup`] (doing it). Facts come from the kernel's `cgroup-v1/*.rst` and `cgroup-v2.rst`.
 
+mod admit;
 mod apply;
 mod controls;
 mod convert;

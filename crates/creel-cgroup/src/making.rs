@@ -9,16 +9,19 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::apply::{self, Real};
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::group::Cgroup;
 use crate::plan::{Plan, Step};
 
-/// A group that exists in the unified hierarchy and not yet in the others.
+/// A group that exists in the unified hierarchy and not yet in the others; or that somebody removed as often as it was made
+/// there, which [`Making::finish`] tells.
 #[derive(Debug)]
 pub struct Making {
     group: Cgroup,
     later: Vec<Step>,
     made: Vec<PathBuf>,
+    vanished: Option<Error>,
 }
 
 impl Making {
@@ -28,7 +31,17 @@ impl Making {
             unified.as_ref().zip(step.place()).is_some_and(|(mount, place)| place.starts_with(mount))
         };
         let (now, later): (Vec<Step>, Vec<Step>) = plan.steps.into_iter().partition(first);
-        Ok(Making { group, later, made: apply::create(&Real, &now)? })
+        let (made, vanished) = match apply::create(&Real, &now) {
+            Ok(made) => (made, None),
+            Err(error) if error.is_vanished() => (Vec::new(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Making { group, later, made, vanished })
+    }
+
+    /// The group, as it will be.
+    pub fn group(&self) -> &Cgroup {
+        &self.group
     }
 
     /// Opens its directory in the unified hierarchy; `None` in the v1 layout.
@@ -44,11 +57,30 @@ impl Making {
         }
     }
 
+    /// Makes the places only: a process may join them, and what limits it follows by [`Making::finish`].
+    ///
+    /// # Errors
+    /// As [`Making::finish`].
+    pub fn finish_places(&mut self) -> Result<Entry> {
+        if let Some(error) = self.vanished.take() {
+            return Err(error);
+        }
+        let (places, limits): (Vec<Step>, Vec<Step>) =
+            std::mem::take(&mut self.later).into_iter().partition(Step::makes_groups);
+        self.later = limits;
+        self.made.extend(apply::create(&Real, &places)?);
+        self.group.entry()
+    }
+
     /// Makes the rest.
     ///
     /// # Errors
     /// As [`Cgroup::create`]; what this call made is then removed again, [`Making::undo`] removes what was there before.
+    /// After one that [is of a vanished group](Error::is_vanished) [`Cgroup::admit`] makes it and brings the process in.
     pub fn finish(&mut self) -> Result<Cgroup> {
+        if let Some(error) = self.vanished.take() {
+            return Err(error);
+        }
         let made = apply::create(&Real, &std::mem::take(&mut self.later))?;
         self.made.extend(made);
         Ok(self.group.clone())

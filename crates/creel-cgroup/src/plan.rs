@@ -95,6 +95,14 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether it belongs to the making of groups that processes can join; the others set limits.
+    pub(crate) fn makes_groups(&self) -> bool {
+        matches!(
+            self,
+            Step::Mkdir { .. } | Step::Enable { .. } | Step::Joinable { .. } | Step::Inherit { .. }
+        )
+    }
+
     /// The directory or file that it is about.
     pub fn place(&self) -> Option<&Path> {
         match self {

@@ -1,5 +1,6 @@
 //! `create` and `run`: from a bundle to a process that waits, or runs.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -114,11 +115,14 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             unit = Some(groups::make_unit(o, &order.spec, entry.id(), pid)?);
             Ok(())
         };
+        let mut by_files =
+            |pid: i32| cgroup.as_ref().map_or(Ok(()), |cgroup| groups::admit(o, cgroup, &order.spec, pid));
         let what = criu::Restoring {
             spec: &order.spec,
             rootfs: &order.rootfs,
-            cgroup: cgroup.as_ref(),
-            by_pid: if o.systemd { Some(&mut by_systemd) } else { None },
+            groups: groups::places(o, cgroup.as_ref(), &order.spec, entry.id())?,
+            place: &entry,
+            by_pid: Some(if o.systemd { &mut by_systemd } else { &mut by_files }),
         };
         let mut master = None;
         let mut notified = |script: &str, pid: i32, fd: Option<OwnedFd>| {
@@ -292,13 +296,16 @@ fn make(
     record.filtered = is_kept_compiled(&order.spec);
     let network = order.network.take();
     let order = &*order;
-    let mut group = groups::begin(o, &record.group, &order.spec)?;
+    let group = groups::begin(o, &record.group, &order.spec)?;
     let (unified, whole) = match &group {
-        Made::Begun(making) => (making.open_unified()?, None),
+        Made::Begun(making) => (groups::unless_vanished(making.open_unified())?.flatten(), None),
         Made::Whole(cgroup) => (None, Some(cgroup.clone())),
         Made::None => (None, None),
     };
     let begun = matches!(group, Made::Begun(_));
+    // For two closures of which only one is called at a time.
+    let group = RefCell::new(group);
+    let outside = unified.is_none();
     record.group = whole.clone().map_or(Group::None, Group::Made);
     let mut failed = None;
     let mut unit = None;
@@ -323,10 +330,18 @@ fn make(
     let mut meanwhile =
         |pid: i32, doors: &dyn Fn(Option<&creel_cgroup::Entry>)| -> std::result::Result<(), String> {
             let mut work = || {
-                if let Made::Begun(making) = &mut group {
-                    let cgroup = groups::finish(making, &order.spec)?;
-                    doors(Some(&cgroup.entry()?));
-                    record.group = Group::Made(cgroup);
+                if let Made::Begun(making) = &mut *group.borrow_mut() {
+                    let unborn = outside && making.group().hierarchies().unified().is_some();
+                    let early = !unborn && groups::may_be_limited_later(&order.spec);
+                    let places = if early { groups::unless_vanished(making.finish_places())? } else { None };
+                    if places.is_some() {
+                        doors(places.as_ref());
+                    }
+                    let entry = groups::unless_vanished(groups::finish(making, &order.spec))?;
+                    if places.is_none() {
+                        doors(entry.as_ref().filter(|_| !unborn));
+                    }
+                    record.group = Group::Made(making.group().clone());
                 }
                 keep(order, entry, record, pid)
             };
@@ -336,9 +351,19 @@ fn make(
                 text
             })
         };
+    let mut again = |pid: i32| {
+        let group = match &*group.borrow() {
+            Made::Begun(making) => Some(making.group().clone()),
+            Made::Whole(cgroup) => Some(cgroup.clone()),
+            Made::None => None,
+        };
+        let Some(group) = group else { return Ok(()) };
+        o.log.debug("the control group was removed meanwhile: it is made again");
+        groups::admit(o, &group, &order.spec, pid).map_err(|e| e.to_string())
+    };
     options.cgroup = match &whole {
-        _ if begun => creel_runtime::Group::Meanwhile { unified, finish: &mut meanwhile },
-        Some(cgroup) => creel_runtime::Group::Ready(cgroup),
+        _ if begun => creel_runtime::Group::Meanwhile { unified, finish: &mut meanwhile, again: &mut again },
+        Some(cgroup) => creel_runtime::Group::Ready { cgroup, again: &mut again },
         None if o.systemd && !o.cgroups_optional => creel_runtime::Group::ByPid(&mut by_systemd),
         None => creel_runtime::Group::None,
     };
@@ -356,7 +381,7 @@ fn make(
     }
     let created = created.map_err(|error| {
         // The process is gone: nothing keeps what was begun.
-        if let Made::Begun(making) = &mut group {
+        if let Made::Begun(making) = &mut *group.borrow_mut() {
             making.undo();
         }
         match (failed, &error) {

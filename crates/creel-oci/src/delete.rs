@@ -26,6 +26,10 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
     let Some((root, entry)) = found else {
         return if force { Ok(()) } else { Err(Error::NotExist) };
     };
+    if force {
+        // A CRIU that does not end would keep the lock, and hold the container's processes.
+        end_worker(&entry);
+    }
     if force && !entry.try_lock() {
         // Whoever is at work on it goes on, and lets go of the lock, when the process is gone.
         if let Ok(record) = entry.record() {
@@ -57,6 +61,14 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(o, &root, &entry, &record)
+}
+
+/// Kills what works on the container; what waits for it is told.
+fn end_worker(entry: &Entry) {
+    if let Some(worker) = entry.worker() {
+        // One that has just ended needs no signal.
+        let _ = creel_sys::pidfd::send_signal(&worker, libc::SIGKILL);
+    }
 }
 
 /// `delete --regex [--force] PATTERN`: all whose id matches (regex(7), extended). One that cannot be deleted does not save

@@ -1,6 +1,8 @@
 //! A container's control group: where it is, how it is made, and how it goes.
 
-use creel_cgroup::{Cgroup, Hierarchies, Making, systemd};
+use std::path::{Path, PathBuf};
+
+use creel_cgroup::{Cgroup, Entry, Hierarchies, Making, systemd};
 use creel_types::spec::{DeviceRule, IdMapping, NamespaceKind, Resources, Spec};
 
 use crate::error::{Error, Result};
@@ -80,6 +82,27 @@ fn request<'a>(o: &Options, spec: &'a Spec, id: &'a str, resources: &'a Resource
     }
 }
 
+/// The directories of a container's group, each after the mount point of its hierarchy; with systemd those that it will
+/// have.
+pub(crate) fn places(
+    o: &Options,
+    group: Option<&Cgroup>,
+    spec: &Spec,
+    id: &str,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (hierarchies, path) = match group {
+        Some(group) => (group.hierarchies().clone(), group.path().to_owned()),
+        None if o.systemd => {
+            let (hierarchies, resources) = (Hierarchies::detect()?, resources(spec));
+            let path = systemd::validate(&hierarchies, &request(o, spec, id, &resources))?;
+            (hierarchies, path)
+        }
+        None => return Ok(Vec::new()),
+    };
+    let mounts = hierarchies.mount_points().map(Path::to_path_buf);
+    Ok(mounts.zip(hierarchies.dirs(&path)).collect())
+}
+
 /// Has systemd make the group, with the process in it.
 pub(crate) fn make_unit(o: &Options, spec: &Spec, id: &str, pid: i32) -> Result<Cgroup> {
     let resources = resources(spec);
@@ -144,13 +167,46 @@ pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
     Ok(Made::Begun(Cgroup::begin(hierarchies, path, &resources(spec))?))
 }
 
-/// Makes the rest.
-pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Cgroup> {
+/// Whether a process may be in the group before its limits are set: nothing of the container's own runs until then, and
+/// nothing that is set up needs them.
+pub(crate) fn may_be_limited_later(spec: &Spec) -> bool {
+    let process = spec.process.as_ref();
+    // A real-time policy needs a share of the group's real-time.
+    spec.hooks.is_none()
+        && process.is_some_and(|process| process.scheduler.is_none())
+        && owner(spec).is_none()
+}
+
+/// Makes the rest; the doors by which a process joins.
+pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Entry> {
     let made = making.finish()?;
     if let Some(uid) = owner(spec) {
         made.give_to(uid)?;
     }
-    Ok(made)
+    Ok(made.entry()?)
+}
+
+/// Makes a group again that somebody has removed while it was empty, and moves the process there.
+pub(crate) fn admit(o: &Options, group: &Cgroup, spec: &Spec, pid: i32) -> Result<()> {
+    let mut resources = resources(spec);
+    if o.rootless {
+        // As when it was made first.
+        resources.devices.clear();
+    }
+    group.admit(&resources, pid)?;
+    match owner(spec).filter(|_| !o.rootless) {
+        Some(uid) => Ok(group.give_to(uid)?),
+        None => Ok(()),
+    }
+}
+
+/// What came of something with a group, or `None` when somebody has removed that meanwhile.
+pub(crate) fn unless_vanished<T>(result: std::result::Result<T, impl Into<Error>>) -> Result<Option<T>> {
+    match result.map_err(Into::into) {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Cgroup(error)) if error.is_vanished() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the group; `None` where an ordinary user has no rights to one and needs none.

@@ -3,7 +3,8 @@
 //! `state.json` is the [`Record`], replaced by rename, and called `creating.json` until the container is created;
 //! `config.json` the Spec as the container was made from it;
 //! `filter` its system call filter, compiled, which the Spec then lacks;
-//! `start.sock` the gate at which a created container waits. A verb that changes a container holds an exclusive
+//! `start.sock` the gate at which a created container waits; `worker` the process id and start time of a CRIU that is at
+//! work on it. A verb that changes a container holds an exclusive
 //! flock(2) on its directory.
 
 use std::cell::Cell;
@@ -20,6 +21,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
 use crate::id;
+use crate::procfs;
 use crate::record::Record;
 
 const STATE: &str = "state.json";
@@ -27,6 +29,7 @@ const CREATING: &str = "creating.json";
 const CONFIG: &str = "config.json";
 const GATE: &str = "start.sock";
 const FILTER: &str = "filter";
+const WORKER: &str = "worker";
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 64 << 20;
@@ -314,6 +317,28 @@ impl Entry {
             .map_err(|e| Error::on("write", format!("{STATE} of container {}", self.id), e))
     }
 
+    /// Writes down a process that works on the container for us, so that others can end it.
+    pub(crate) fn keep_worker(&self, pid: i32) -> Result<()> {
+        let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
+        self.write(WORKER, format!("{pid} {start_time}\n").as_bytes())
+    }
+
+    /// It has ended.
+    pub(crate) fn forget_worker(&self) {
+        // Its id and start time will never be those of another process.
+        let _ = unlink(&self.fd, WORKER);
+    }
+
+    /// The process that works on the container, if one does.
+    pub(crate) fn worker(&self) -> Option<OwnedFd> {
+        let bytes = self.read(WORKER).ok()??;
+        let (pid, start_time) = std::str::from_utf8(&bytes).ok()?.trim_end().split_once(' ')?;
+        let (pid, start_time) = (pid.parse().ok()?, start_time.parse::<u64>().ok()?);
+        let pidfd = creel_sys::pidfd::open(pid).ok()?;
+        // With the pidfd in hand the id cannot change its owner any more.
+        procfs::stat(pid).filter(|stat| stat.lives() && stat.start_time == start_time).map(|_| pidfd)
+    }
+
     /// The Spec that the container was made from.
     pub(crate) fn spec(&self) -> Result<Spec> {
         let bytes = self.read(CONFIG)?.ok_or(Error::NotExist)?;
@@ -430,6 +455,24 @@ mod tests {
         assert!(root.entry("x").is_err());
         assert!(matches!(root.create("x"), Err(Error::Exists)));
         assert!(root.entry("../elsewhere").is_err());
+    }
+
+    #[test]
+    fn a_worker_is_known_while_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Root::make(dir.path(), false).unwrap().create("x").unwrap();
+        assert!(entry.worker().is_none());
+        entry.keep_worker(std::process::id() as i32).unwrap();
+        assert!(entry.worker().is_some());
+        // Another process of that id.
+        entry.write(WORKER, format!("{} 1\n", std::process::id()).as_bytes()).unwrap();
+        assert!(entry.worker().is_none());
+        for text in ["", "x", "1", "-1 2", "99999999999 1", "\u{0}"] {
+            entry.write(WORKER, text.as_bytes()).unwrap();
+            assert!(entry.worker().is_none());
+        }
+        entry.forget_worker();
+        assert!(!entry.has(WORKER));
     }
 
     #[test]

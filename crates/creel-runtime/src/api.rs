@@ -57,6 +57,10 @@ pub enum Life {
     Detached,
 }
 
+/// Makes a control group again that somebody has removed while it was empty, and moves the process of this id there. The
+/// error is told to the caller.
+pub type Again<'a> = &'a mut dyn FnMut(i32) -> Result<(), String>;
+
 /// Finishes the control group of a process; see [`Group::Meanwhile`].
 pub type Finish<'a> = &'a mut dyn FnMut(i32, &dyn Fn(Option<&Entry>)) -> Result<(), String>;
 
@@ -65,14 +69,21 @@ pub enum Group<'a> {
     /// It stays in its creator's.
     None,
     /// It joins a group that exists.
-    Ready(&'a Cgroup),
+    Ready {
+        /// The group.
+        cgroup: &'a Cgroup,
+        /// For the case that it is removed before the process has joined.
+        again: Again<'a>,
+    },
     /// It is born in a group of the unified hierarchy, if there is one; those of v1 hierarchies are made by its creator,
     /// given its process id, while it makes its namespaces and mounts. The error is told to the caller.
     Meanwhile {
         /// The group's directory in the unified hierarchy.
         unified: Option<OwnedFd>,
-        /// Makes the rest, and shows the doors to it once; `None` when there is nothing to join.
+        /// Makes the rest, and shows the doors to it once; `None` when somebody has removed them already.
         finish: Finish<'a>,
+        /// For the case that it is removed before the process has joined.
+        again: Again<'a>,
     },
     /// Somebody else moves it, given its process id (systemd makes scopes that way); the error is told to the caller.
     ByPid(&'a mut dyn FnMut(i32) -> Result<(), String>),
@@ -82,18 +93,14 @@ impl std::fmt::Debug for Group<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Group::None => f.write_str("None"),
-            Group::Ready(cgroup) => f.debug_tuple("Ready").field(cgroup).finish(),
+            Group::Ready { cgroup, .. } => {
+                f.debug_struct("Ready").field("cgroup", cgroup).finish_non_exhaustive()
+            }
             Group::Meanwhile { unified, .. } => {
                 f.debug_struct("Meanwhile").field("unified", unified).finish_non_exhaustive()
             }
             Group::ByPid(_) => f.write_str("ByPid"),
         }
-    }
-}
-
-impl<'a> From<Option<&'a Cgroup>> for Group<'a> {
-    fn from(cgroup: Option<&'a Cgroup>) -> Group<'a> {
-        cgroup.map_or(Group::None, Group::Ready)
     }
 }
 

@@ -246,11 +246,21 @@ impl Init {
                 become_root()
             }
             Step::Cgroup => {
-                match std::mem::replace(&mut self.joins, Joins::Nothing) {
-                    Joins::Nothing => {}
-                    Joins::Doors(entry) => join_cgroup(Some(entry))?,
-                    Joins::Sent => join_cgroup(Some(Entry::from_tasks(self.reporter.doors()?)))?,
-                    Joins::ByPid => self.reporter.ask(Ask::Group)?,
+                let doors = match std::mem::replace(&mut self.joins, Joins::Nothing) {
+                    Joins::Nothing => {
+                        scheduling::run_anywhere();
+                        return Ok(());
+                    }
+                    Joins::Doors(entry) => Some(entry),
+                    Joins::Sent => self.reporter.doors()?.map(Entry::from_tasks),
+                    Joins::ByPid => None,
+                };
+                let joined = doors.filter(|_| !self.reporter.born_outside()).map(|doors| doors.join_v1());
+                match joined {
+                    Some(Ok(())) => {}
+                    // Somebody has removed it while it was empty.
+                    None | Some(Err(Errno::NODEV)) => self.reporter.ask(Ask::Group)?,
+                    Some(Err(e)) => return Err(Fault::new(ErrorKind::Internal, e.to_string())),
                 }
                 scheduling::run_anywhere();
                 Ok(())

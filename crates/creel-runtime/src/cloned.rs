@@ -38,28 +38,45 @@ pub(crate) struct Stage {
 }
 
 /// How a child is born.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Birth<'a> {
     pub(crate) what: Clone<'a>,
     /// An existing user namespace.
     pub(crate) stage: Option<Stage>,
     /// Whether the creator, who has no rights of root, must be able to open the child's files in procfs.
     pub(crate) dumpable: bool,
+    /// Whether it asks to be moved into its control group when that is gone at its birth; otherwise this is an error.
+    pub(crate) moved: bool,
+}
+
+/// Clones a child; true when its control group was gone, and it was born in its creator's instead.
+fn clone_into(what: &Clone<'_>, moved: bool) -> std::io::Result<(Cloned, bool)> {
+    match clone(what) {
+        Err(e) if moved && what.cgroup.is_some() && is_gone(&e) => {
+            clone(&Clone { flags: what.flags, cgroup: None }).map(|cloned| (cloned, true))
+        }
+        other => other.map(|cloned| (cloned, false)),
+    }
+}
+
+/// What clone3(2) says of a group that was removed.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
 }
 
 /// Clones a child that runs `body`, which never returns to the caller's own code.
 pub(crate) fn spawn(birth: &Birth<'_>, body: impl FnOnce(Reporter) -> i32) -> Result<Child, Error> {
     let (socket, theirs) = report::pair()?;
     match &birth.stage {
-        None => spawn_child(&birth.what, birth.dumpable, socket, theirs, body),
-        Some(stage) => spawn_staged(&birth.what, stage, socket, theirs, body),
+        None => spawn_child(birth, socket, theirs, body),
+        Some(stage) => spawn_staged(birth, stage, socket, theirs, body),
     }
 }
 
 /// Namespaces belong to the user namespace of whoever makes them, and one cannot come back from a user namespace: a
 /// process in between joins it, clones the child as its own sibling, hands over what it knows and ends.
 fn spawn_staged(
-    what: &Clone<'_>,
+    birth: &Birth<'_>,
     stage: &Stage,
     socket: OwnedFd,
     theirs: OwnedFd,
@@ -68,7 +85,7 @@ fn spawn_staged(
     let (ours, handover) = report::pair()?;
     // Only the creator may hold its end: the child takes that end's closing for the creator's death.
     let socket = RefCell::new(Some(socket));
-    let mut between = spawn_child(&Clone::default(), false, ours, handover, |handover| {
+    let mut between = spawn_child(&Birth::default(), ours, handover, |handover| {
         socket.take();
         let joined = ns::setns(&stage.user, creel_sys::clone::NEWUSER)
             .and_then(|()| stage.pid.as_ref().map_or(Ok(()), |pid| ns::setns(pid, creel_sys::clone::NEWPID)));
@@ -76,20 +93,21 @@ fn spawn_staged(
             handover.failed("join the user namespace".into(), e.into());
             return 1;
         }
+        let what = &birth.what;
         let what = Clone { flags: what.flags | creel_sys::clone::PARENT, cgroup: what.cgroup };
-        match clone(&what) {
+        match clone_into(&what, birth.moved) {
             Err(e) => {
                 handover.failed("clone the container's process".into(), e.into());
                 1
             }
-            Ok(Cloned::Parent { pid, pidfd }) => {
+            Ok((Cloned::Parent { pid, pidfd }, _)) => {
                 handover.send(&Message::Born(pid), &[pidfd.as_fd()]);
                 0
             }
-            Ok(Cloned::Child) => {
+            Ok((Cloned::Child, outside)) => {
                 drop(handover);
                 let _ = process::set_pdeathsig(libc::SIGKILL);
-                body(Reporter::new(theirs))
+                body(Reporter::new(theirs).outside(outside))
             }
         }
     })?;
@@ -103,8 +121,7 @@ fn spawn_staged(
 }
 
 fn spawn_child(
-    what: &Clone<'_>,
-    dumpable_child: bool,
+    birth: &Birth<'_>,
     socket: OwnedFd,
     theirs: OwnedFd,
     body: impl FnOnce(Reporter) -> i32,
@@ -112,20 +129,21 @@ fn spawn_child(
     // Nobody inside a namespace that the child joins may look into it (see the crate's documentation). It inherits
     // this from us, so that there is no moment at which it could be caught.
     let dumpable = process::is_dumpable();
-    let _ = process::set_dumpable(dumpable_child);
-    let cloned = clone(what);
-    if !matches!(cloned, Ok(Cloned::Child)) {
+    let _ = process::set_dumpable(birth.dumpable);
+    let cloned = clone_into(&birth.what, birth.moved);
+    if !matches!(cloned, Ok((Cloned::Child, _))) {
         let _ = process::set_dumpable(dumpable);
     }
     match cloned {
         Err(e) => Err(Error::setup("cannot clone the container's process", plain(&e))),
-        Ok(Cloned::Parent { pid, pidfd }) => Child::new(pid, Some(pidfd), Some(socket)),
-        Ok(Cloned::Child) => {
+        Ok((Cloned::Parent { pid, pidfd }, _)) => Child::new(pid, Some(pidfd), Some(socket)),
+        Ok((Cloned::Child, outside)) => {
             // Without the creator's end here, its death shows as the end of the stream.
             drop(socket);
             // Until the ids change this is enough; afterwards it is set again.
             let _ = process::set_pdeathsig(libc::SIGKILL);
-            let code = std::panic::catch_unwind(AssertUnwindSafe(|| body(Reporter::new(theirs))));
+            let code =
+                std::panic::catch_unwind(AssertUnwindSafe(|| body(Reporter::new(theirs).outside(outside))));
             exit_now(code.unwrap_or(1))
         }
     }
@@ -134,7 +152,7 @@ fn spawn_child(
 /// Has a process of its own open something, whose descriptor it hands back.
 pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<OwnedFd, Error> {
     let (ours, theirs) = report::pair()?;
-    let mut between = spawn_child(&Clone::default(), false, ours, theirs, |reporter| match open() {
+    let mut between = spawn_child(&Birth::default(), ours, theirs, |reporter| match open() {
         Ok(fd) => {
             reporter.send(&Message::Tree, &[fd.as_fd()]);
             0
@@ -231,8 +249,8 @@ impl Child {
 
     /// Shows it the doors of its control group.
     pub(crate) fn show_doors(&self, doors: Option<&Entry>) -> Result<(), Error> {
-        let doors: Vec<_> = doors.map(|entry| entry.tasks().collect()).unwrap_or_default();
-        report::send_doors(&self.socket, &doors)
+        let doors = doors.map(|entry| entry.tasks().collect::<Vec<_>>());
+        report::send_doors(&self.socket, doors.as_deref())
     }
 
     /// Compiles its system call filter, and gives it to it.

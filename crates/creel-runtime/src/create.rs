@@ -164,11 +164,15 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let stdio = streams(o.stdio)?;
     let (enters, group, mut by_pid, mut meanwhile) = match o.cgroup {
         Group::None => (Joins::Nothing, None, None, None),
-        Group::Ready(cgroup) => {
-            let (doors, group) = entry(Some(cgroup))?;
-            (doors.map_or(Joins::Nothing, Joins::Doors), group, None, None)
-        }
-        Group::Meanwhile { unified, finish } => (Joins::Sent, unified, None, Some(finish)),
+        Group::Ready { cgroup, again } => match cgroup.entry() {
+            Ok(entry) => {
+                let (doors, group) = doors(entry)?;
+                (doors.map_or(Joins::Nothing, Joins::Doors), group, Some(again), None)
+            }
+            Err(e) if e.is_vanished() => (Joins::ByPid, None, Some(again), None),
+            Err(e) => return Err(Error::setup("cannot open the control group", e)),
+        },
+        Group::Meanwhile { unified, finish, again } => (Joins::Sent, unified, Some(again), Some(finish)),
         Group::ByPid(place) => (Joins::ByPid, None, Some(place), None),
     };
     let (sources, later) = Sources::open(&plan)?;
@@ -228,9 +232,11 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let mut child = namespaces::inside(&joins, |_| match join_user {
         Some(user) => {
             let stage = Some(Stage { user, pid: join_pid });
-            cloned::spawn(&Birth { what, stage, dumpable }, body)
+            cloned::spawn(&Birth { what, stage, dumpable, moved: true }, body)
         }
-        None => born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable }, body)),
+        None => {
+            born_in(join_pid, || cloned::spawn(&Birth { what, stage: None, dumpable, moved: true }, body))
+        }
     })?;
     timings.push(("clone".to_string(), micros(cloning)));
     let beside = Instant::now();
@@ -252,7 +258,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
                 Some(place) => {
                     place(pid).map_err(|e| Error::setup("cannot move the process into its control group", e))
                 }
-                None => Ok(()),
+                None => Err(Error::setup("cannot join the control group", "somebody has removed it")),
             },
             (Ask::Hooks, _) => hooks::run_creators(&spec_hooks, &State { pid, ..state }),
             (Ask::Source(step), _) => {

@@ -138,7 +138,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
     let mut child = if user_namespace {
         let target = || o.target_pidfd.try_clone_to_owned().map_err(copy);
         let stage = Stage { user: target()?, pid: joins_pid.then(target).transpose()? };
-        let birth = Birth { what, stage: Some(stage), dumpable: false };
+        let birth = Birth { what, stage: Some(stage), dumpable: false, moved: false };
         let joins: Result<Vec<_>, Error> =
             linux.namespaces.iter().map(|space| Ok((space.kind, target()?))).collect();
         namespaces::inside(&joins?, |joined| {
@@ -146,7 +146,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
             cloned::spawn(&birth, |reporter| run(luggage, reporter))
         })?
     } else {
-        let birth = Birth { what, stage: None, dumpable: false };
+        let birth = Birth { what, stage: None, dumpable: false, moved: false };
         let body = |reporter| run(luggage, reporter);
         born_in(joins_pid.then_some(o.target_pidfd), || cloned::spawn(&birth, body))?
     };

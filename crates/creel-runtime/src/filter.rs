@@ -88,6 +88,8 @@ const NOTICE_AT: u64 = 4096;
 const MAX_NOTICE: u64 = 4 << 20;
 /// How long the agent's descriptor may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a busy agent is left alone.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Turns of the child's loop: half a minute and more.
 const TURNS: u64 = 1 << 31;
 
@@ -283,7 +285,7 @@ fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd)
     let text = serde_json::to_vec(&told).map_err(|e| broken(&e))?;
     let what = || format!("cannot send the filter's listener to {}", notice.path);
     let failed = |e: std::io::Error| Error::setup(what(), plain(&e));
-    let mut agent = match UnixStream::connect(&notice.path) {
+    let mut agent = match connect(&notice.path, notice.needed) {
         Err(_) if !notice.needed => return go_on(memory),
         // The first words are runc's.
         Err(e) => {
@@ -297,6 +299,39 @@ fn hand_over(number: i32, process: &OwnedFd, memory: &OwnedFd, socket: &OwnedFd)
     agent.write_all(&text[sent..]).map_err(failed)?;
     drop(agent);
     go_on(memory)
+}
+
+/// Connects with the agent, who may be busy with others, but not for ever: connect(2) would wait until he accepts one.
+fn connect(path: &str, patient: bool) -> std::io::Result<UnixStream> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK,
+        None,
+    )?;
+    let address = rustix::net::SocketAddrUnix::new(path)?;
+    let begun = Instant::now();
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            // unix(7): the queue of connections is full.
+            Err(rustix::io::Errno::AGAIN) if patient && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
+            Err(rustix::io::Errno::AGAIN) => {
+                let text = format!(
+                    "it has accepted no connection for {} s, and its queue of them is full; end or mend it",
+                    begun.elapsed().as_secs()
+                );
+                return Err(std::io::Error::other(text));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let agent = UnixStream::from(socket);
+    agent.set_nonblocking(false)?;
+    Ok(agent)
 }
 
 /// Ends the child's waiting.

@@ -53,7 +53,7 @@ mod sources;
 pub mod user;
 mod validate;
 
-pub use api::{CreateOptions, ExecOptions, Finish, Gate, Group, Life, Rootfs, Stdio};
+pub use api::{Again, CreateOptions, ExecOptions, Finish, Gate, Group, Life, Rootfs, Stdio};
 pub use create::{Created, Detached, Started, create, open_gate};
 pub use error::Error;
 pub use exec::{Execed, Waiting, exec, prepare_exec};

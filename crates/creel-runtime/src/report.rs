@@ -65,26 +65,39 @@ const MAX_PACKET: usize = 32 * 1024;
 enum Parcel {
     /// The gate opens, or what was asked for is done, and this came of it.
     Go(Option<OwnedFd>),
-    /// The doors of the control group, as descriptors.
-    Doors(Vec<OwnedFd>),
+    /// The doors of the control group, as descriptors; `None` when there are none any more.
+    Doors(Option<Vec<OwnedFd>>),
     /// The packet: after its first byte the system call filter, as [`Filter::to_compiled`] writes it.
     Filter(Vec<u8>),
 }
 
 const DOORS: u8 = b'D';
+const NO_DOORS: u8 = b'N';
 const FILTER: u8 = b'F';
 
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     socket: OwnedFd,
+    /// Whether the group in which the child was to be born was gone.
+    outside: bool,
     /// What came before it was asked for.
     early: RefCell<Vec<Parcel>>,
 }
 
 impl Reporter {
     pub(crate) fn new(socket: OwnedFd) -> Reporter {
-        Reporter { socket, early: RefCell::new(Vec::new()) }
+        Reporter { socket, outside: false, early: RefCell::new(Vec::new()) }
+    }
+
+    /// The same for a child whose group was gone when it was born.
+    pub(crate) fn outside(self, outside: bool) -> Reporter {
+        Reporter { outside, ..self }
+    }
+
+    /// Whether the group of the unified hierarchy in which the child was to be born was gone.
+    pub(crate) fn born_outside(&self) -> bool {
+        self.outside
     }
 
     /// The descriptor's number.
@@ -160,8 +173,9 @@ impl Reporter {
         self.parcel(|parcel| matches!(parcel, Parcel::Go(_))).is_some()
     }
 
-    /// Waits for the doors of the control group, which the creator sends when it has made them.
-    pub(crate) fn doors(&self) -> Result<Vec<OwnedFd>, Fault> {
+    /// Waits for the doors of the control group, which the creator sends when it has made them; `None` when they are gone
+    /// already.
+    pub(crate) fn doors(&self) -> Result<Option<Vec<OwnedFd>>, Fault> {
         match self.parcel(|parcel| matches!(parcel, Parcel::Doors(_))) {
             Some(Parcel::Doors(doors)) => Ok(doors),
             _ => Err(Fault::new(ErrorKind::Unavailable, "the creator is gone")),
@@ -187,7 +201,8 @@ impl Reporter {
             let (packet, fds) = fdpass::recv_packet(&self.socket, MAX_FILTER).ok()?;
             let parcel = match packet.split_first()? {
                 (&GO, []) => Parcel::Go(fds.into_iter().next()),
-                (&DOORS, []) => Parcel::Doors(fds),
+                (&DOORS, []) => Parcel::Doors(Some(fds)),
+                (&NO_DOORS, []) => Parcel::Doors(None),
                 (&FILTER, _) => Parcel::Filter(packet),
                 _ => return None,
             };
@@ -240,9 +255,12 @@ pub(crate) fn give(socket: impl AsFd, fd: Option<&OwnedFd>) -> Result<(), Error>
     send_parcel(socket, &[GO], &fds)
 }
 
-/// Sends the doors of the control group.
-pub(crate) fn send_doors(socket: impl AsFd, doors: &[BorrowedFd<'_>]) -> Result<(), Error> {
-    send_parcel(socket, &[DOORS], doors)
+/// Sends the doors of the control group; `None` when they are gone.
+pub(crate) fn send_doors(socket: impl AsFd, doors: Option<&[BorrowedFd<'_>]>) -> Result<(), Error> {
+    match doors {
+        Some(doors) => send_parcel(socket, &[DOORS], doors),
+        None => send_parcel(socket, &[NO_DOORS], &[]),
+    }
 }
 
 /// Sends the system call filter.

@@ -53,6 +53,7 @@ tests![
     notifications,
     notifications_of_an_exec,
     notifications_without_an_agent,
+    notifications_to_an_agent_who_does_not_listen,
     every_option_of_a_mount,
     remounts,
     idmapped_mounts,

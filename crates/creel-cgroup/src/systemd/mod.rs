@@ -15,7 +15,6 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
 use creel_types::spec::Resources;
 use serde::{Deserialize, Serialize};
@@ -24,7 +23,8 @@ use self::bus::{Bus, MANAGER, Which};
 use self::names::Place;
 use self::props::{Host, Properties};
 pub use self::wire::Value;
-use crate::apply::{self, Kernel, Real};
+use crate::admit::{self, Limits};
+use crate::apply::{self, Real};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::group::{Cgroup, check_usage};
@@ -153,25 +153,11 @@ fn host(bus: &mut Bus, h: &Hierarchies) -> Result<Host> {
 
 /// Makes the group where systemd does not, sets its limits, and moves the process where systemd has not moved it.
 fn complete(group: &Cgroup, r: &Resources, pid: Option<i32>) -> Result<()> {
-    apply::create(&Real, &Plan::complete(group.hierarchies(), group.path(), r)?.steps)?;
-    let Some(pid) = pid else { return Ok(()) };
-    let read =
-        |path: &str| fs::read_to_string(path).map_err(|cause| Error::file("read", Path::new(path), cause));
-    let now =
-        Hierarchies::from_texts(&read("/proc/self/mountinfo")?, &read(&format!("/proc/{pid}/cgroup"))?, "")?;
-    let places = now.v1().iter().map(|v1| (&v1.mount_point, &v1.own));
-    let places: Vec<_> =
-        places.chain(now.unified().map(|unified| (&unified.mount_point, &unified.own))).collect();
-    for (mount, dir) in group.hierarchies().mount_points().zip(group.dirs()) {
-        let own =
-            places.iter().find(|(point, _)| point.as_path() == mount).and_then(|(_, own)| own.as_deref());
-        if own.is_some_and(|own| mount.join(own.trim_matches('/')) == dir) {
-            continue;
-        }
-        let file = dir.join("cgroup.procs");
-        Real.write(&file, &pid.to_string()).map_err(|cause| Error::Join { pid: Some(pid), file, cause })?;
+    let plan = Plan::complete(group.hierarchies(), group.path(), r)?;
+    match pid {
+        Some(pid) => admit::admit(&Real, group, &plan, pid, Limits::Everywhere),
+        None => apply::create(&Real, &plan.steps).map(drop),
     }
-    Ok(())
 }
 
 /// What the files are to get: without a weight beside idleness, and with the quota that systemd makes of it. In an update that names only one of quota and period the other

@@ -1,5 +1,7 @@
 //! The driver against a systemd of our own that speaks the wire protocol over a socket.
 
+use std::path::Path;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use creel_types::spec::{DeviceRule, Resources};
 use expect_test::expect;
 
+use crate::admit::{self, Limits};
 use crate::apply::{self, Kernel};
 use crate::hierarchy::Hierarchies;
 use crate::hierarchy::tests::{hybrid, v1, v2};
@@ -14,6 +15,7 @@ use crate::{Cgroup, Error, Result};
 
 const EBUSY: i32 = 16;
 const EINVAL: i32 = 22;
+const ENODEV: i32 = 19;
 
 /// A kernel in memory: directories get their files when they are made; some writes fail.
 #[derive(Default)]
@@ -24,6 +26,8 @@ struct Fake {
     broken: BTreeMap<String, i32>,
     /// Files that no directory has.
     lacking: Vec<&'static str>,
+    /// Before so many writes somebody removes the group that is written to.
+    trims: Cell<u32>,
     log: RefCell<Vec<String>>,
 }
 
@@ -117,6 +121,14 @@ impl Kernel for Fake {
 
     fn write(&self, file: &Path, value: &str) -> io::Result<()> {
         let name = file.file_name().unwrap().to_str().unwrap();
+        if let Some(left) =
+            self.trims.get().checked_sub(1).filter(|_| file.parent().unwrap().ends_with("abc"))
+        {
+            self.trims.set(left);
+            self.rmdir(file.parent().unwrap()).unwrap();
+            // Opened before or after.
+            return Err(if left % 2 == 0 { errno(ENODEV) } else { io::ErrorKind::NotFound.into() });
+        }
         if let Some(number) = self.broken.get(name) {
             return Err(errno(*number));
         }
@@ -345,4 +357,54 @@ fn a_controller_that_cannot_be_had_matters_only_if_it_is_needed() {
     apply::create(&fake, &plan(&h, "{}").steps).unwrap();
     let error = apply::create(&fake, &plan(&h, r#"{"pids": {"limit": 5}}"#).steps).unwrap_err();
     assert!(error.to_string().contains("processes of its own"), "{error}");
+}
+
+#[test]
+fn a_group_that_is_removed_while_it_is_empty_is_made_again() {
+    let json = r#"{"memory": {"limit": 64}, "pids": {"limit": 5}, "devices": [{"allow": false}]}"#;
+    for h in [v1(), hybrid(), v2()] {
+        let limit = h.v1_dir("pids", "/creel/abc").or(h.unified_dir("pids", "/creel/abc")).unwrap();
+        let fake = Fake::new(&h);
+        fake.trims.set(4);
+        apply::create(&fake, &plan(&h, json).steps).unwrap();
+        assert_eq!((fake.trims.get(), fake.read(&limit.join("pids.max")).unwrap()), (0, "5".into()));
+
+        // Gone altogether, and again and again while it is made.
+        let fake = Fake::new(&h);
+        fake.trims.set(150);
+        let group = Cgroup::of_path(&h, "/creel/abc");
+        let steps = Plan::complete(&h, "/creel/abc", &resources(json)).unwrap();
+        admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap();
+        assert_eq!(fake.trims.get(), 0);
+        assert_eq!(fake.read(&limit.join("pids.max")).unwrap(), "5");
+        for dir in group.dirs() {
+            assert_eq!(fake.read(&dir.join("cgroup.procs")).unwrap(), "77");
+        }
+        // Where it is already, nothing is done twice.
+        let before = fake.log.borrow().len();
+        admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap();
+        assert_eq!(fake.log.borrow().len(), before);
+
+        let fake = Fake::new(&h);
+        fake.trims.set(100_000);
+        let error = admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap_err();
+        assert!(matches!(error, Error::Vanished { .. }) && error.is_vanished(), "{error}");
+        assert_eq!(fake.groups(), Vec::<String>::new());
+        let error = apply::create(&fake, &plan(&h, json).steps).unwrap_err();
+        assert!(error.is_vanished(), "{error}");
+        assert_eq!(fake.groups(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_at_once_when_a_process_is_brought_in() {
+    let h = hybrid();
+    let mut fake = Fake::new(&h);
+    fake.broken.insert("pids.max".into(), EINVAL);
+    let json = r#"{"pids": {"limit": 5}}"#;
+    let steps = Plan::complete(&h, "/creel/abc", &resources(json)).unwrap();
+    let error =
+        admit::admit(&fake, &Cgroup::of_path(&h, "/creel/abc"), &steps, 77, Limits::Everywhere).unwrap_err();
+    assert!(matches!(&error, Error::Step { .. }) && !error.is_vanished(), "{error}");
+    assert_eq!(fake.groups(), Vec::<String>::new());
 }

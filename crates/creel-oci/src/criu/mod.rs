@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::options::{self, Options};
 use crate::record::Status;
-use crate::store::Root;
+use crate::store::{Entry, Root};
 
 /// What is kept beside CRIU's images.
 const OWN_FILE: &str = "creel.json";
@@ -110,7 +110,7 @@ pub(crate) fn checkpoint(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     if let Some(fd) = status_fd {
         check_status_fd(fd)?;
     }
-    let worker = Worker { criu: &criu, entry: None, mount: None, inherit: Vec::new(), by_pid: None };
+    let worker = Worker { criu: &criu, mount: None, inherit: Vec::new(), by_pid: None, place: &loaded.entry };
     let mut notified = |script: &str, _: i32, _: Option<OwnedFd>| {
         o.log.debug(&format!("CRIU notifies: {script}"));
         if let ("status-ready", Some(fd)) = (script, status_fd) {
@@ -153,8 +153,11 @@ fn freezer(cgroup: &Cgroup) -> Option<PathBuf> {
 pub(crate) struct Restoring<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) rootfs: &'a Path,
-    pub(crate) cgroup: Option<&'a Cgroup>,
-    /// Moves CRIU, and with it what it restores, into a group that is made for it.
+    /// The directories of its control group, each after the mount point of the hierarchy.
+    pub(crate) groups: Vec<(PathBuf, PathBuf)>,
+    /// The container's directory.
+    pub(crate) place: &'a Entry,
+    /// Moves CRIU, and with it what it restores, into the control group.
     pub(crate) by_pid: Option<Placing<'a>>,
 }
 
@@ -180,7 +183,9 @@ pub(crate) fn restore<'a>(
         }
     }
     for (place, host) in &beside.mounts {
-        let source = spec_source(what.spec, place).unwrap_or_else(|| host.clone());
+        let source = spec_source(what.spec, place)
+            .or_else(|| group_source(what.spec, &what.groups, place, host))
+            .unwrap_or_else(|| host.clone());
         opts.inner(23, &pair(place, &source.to_string_lossy()));
     }
     let mut inherited = |key: &str, fd: i64| {
@@ -198,10 +203,10 @@ pub(crate) fn restore<'a>(
     make_mountpoints(what.spec, what.rootfs)?;
     let worker = Worker {
         criu,
-        entry: what.cgroup.map(Cgroup::entry).transpose()?,
         mount: Some(what.rootfs.to_owned()),
         inherit: joined.iter().map(|(_, file)| file.as_raw_fd()).collect(),
         by_pid: what.by_pid,
+        place: what.place,
     };
     let restored =
         worker.run(task, &opts, notified).map_err(|e| failed("RESTORE", &e, parsed, images, task))?;
@@ -420,6 +425,18 @@ fn spec_source(spec: &Spec, place: &str) -> Option<PathBuf> {
     options::absolute(source).ok()
 }
 
+/// What takes the place of the former control group, where that was mounted: the container may have another one now.
+fn group_source(spec: &Spec, groups: &[(PathBuf, PathBuf)], place: &str, host: &Path) -> Option<PathBuf> {
+    let of_groups = |mount: &creel_types::spec::Mount| {
+        mount.kind.as_deref().is_some_and(|kind| kind.starts_with("cgroup"))
+            && Path::new(place).starts_with(options::clean(Path::new(&mount.destination)))
+    };
+    spec.mounts.iter().find(|mount| of_groups(mount))?;
+    let hierarchies = groups.iter().filter(|(mount, _)| host.starts_with(mount));
+    // Of the hybrid layout's the innermost.
+    hierarchies.max_by_key(|(mount, _)| mount.as_os_str().len()).map(|(_, dir)| dir.clone())
+}
+
 /// A file that is kept beside CRIU's images; another runtime's images may be without it.
 fn read_beside<T: Default + serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     match std::fs::read(file) {
@@ -529,6 +546,31 @@ mod tests {
             found,
             ["/etc/hosts /etc/hosts", "/sys/fs/cgroup/cpu /sys/fs/cgroup/cpu/c", "/vol /data x/dir"]
         );
+    }
+
+    #[test]
+    fn groups_that_are_mounted_are_the_new_ones() {
+        let spec: Spec = serde_json::from_str(
+            r#"{"ociVersion": "1.3.0", "mounts": [
+                {"destination": "/sys", "type": "sysfs"},
+                {"destination": "/sys/fs/cgroup/", "type": "cgroup"},
+                {"destination": "/cg", "type": "bind", "options": ["rbind"]}]}"#,
+        )
+        .unwrap();
+        let groups: Vec<_> = ["/sys/fs/cgroup", "/sys/fs/cgroup/cpu"]
+            .map(|mount| (PathBuf::from(mount), Path::new(mount).join("new")))
+            .to_vec();
+        let source = |place: &str, host: &str| group_source(&spec, &groups, place, Path::new(host));
+        assert_eq!(
+            source("/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu/old"),
+            Some("/sys/fs/cgroup/cpu/new".into())
+        );
+        assert_eq!(source("/sys/fs/cgroup", "/sys/fs/cgroup/old"), Some("/sys/fs/cgroup/new".into()));
+        for (place, host) in
+            [("/cg", "/sys/fs/cgroup/cpu/old"), ("/sys", "/sys/fs/cgroup"), ("/sys/fs/cgroup/x", "/var/x")]
+        {
+            assert_eq!(source(place, host), None);
+        }
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use creel_cgroup::Entry;
 use creel_sys::clone::{Clone, Cloned, clone};
 use creel_sys::process::{Exec, Whom, exit_now, wait};
 use creel_sys::{close_range, fdpass};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::MountPropagationFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -166,14 +166,14 @@ pub(crate) enum Task {
 /// CRIU's process, and what it needs.
 pub(crate) struct Worker<'a> {
     pub(crate) criu: &'a Path,
-    /// Doors of the control group in which it runs, and with it what it restores.
-    pub(crate) entry: Option<Entry>,
     /// A directory that is made a mount in CRIU's own mount namespace.
     pub(crate) mount: Option<PathBuf>,
     /// Descriptors that it inherits under the same numbers, besides the first three.
     pub(crate) inherit: Vec<i32>,
-    /// Moves CRIU into a group that is made for it.
+    /// Moves CRIU, and with it what it restores, into a group.
     pub(crate) by_pid: Option<Placing<'a>>,
+    /// Where CRIU's process is written down, for whoever wants to end what does not end by itself.
+    pub(crate) place: &'a crate::store::Entry,
 }
 
 /// Puts the process of that id into a control group.
@@ -190,9 +190,8 @@ impl Worker<'_> {
         let (ours, theirs) = pair.map_err(|e| Error::call("socketpair", e))?;
         let prepared = self.prepare(&theirs)?;
         let flags = if self.mount.is_some() { creel_sys::clone::NEWNS } else { 0 };
-        let unified = self.entry.as_ref().and_then(Entry::unified);
         let cloned =
-            clone(&Clone { flags, cgroup: unified }).map_err(|e| Error::call("cannot clone for CRIU", e))?;
+            clone(&Clone { flags, cgroup: None }).map_err(|e| Error::call("cannot clone for CRIU", e))?;
         let (pid, pidfd) = match cloned {
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
             Cloned::Child => {
@@ -204,11 +203,13 @@ impl Worker<'_> {
         let mut request = Message::default();
         request.number(1, task as i64).inner(2, opts);
         // CRIU does nothing until it is asked.
-        let placed = self.by_pid.take().map_or(Ok(()), |place| place(pid));
-        let done = placed.and_then(|()| converse(ours.as_fd(), task, &request, notified));
+        let placed =
+            self.place.keep_worker(pid).and_then(|()| self.by_pid.take().map_or(Ok(()), |place| place(pid)));
+        let done = placed.and_then(|()| converse(ours.as_fd(), pidfd.as_fd(), task, &request, notified));
         // Its end is what lets a waiting CRIU go.
         drop(ours);
         let _ = wait(Whom::Pidfd(pidfd.as_fd()), true);
+        self.place.forget_worker();
         done
     }
 
@@ -224,9 +225,6 @@ impl Worker<'_> {
     }
 
     fn become_criu(&self, exec: &Exec, socket: &OwnedFd) -> std::io::Result<()> {
-        if let Some(entry) = &self.entry {
-            entry.join_v1()?;
-        }
         if let Some(dir) = &self.mount {
             rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
             rustix::mount::mount_bind_recursive(dir, dir)?;
@@ -239,8 +237,22 @@ impl Worker<'_> {
     }
 }
 
+/// Waits until there is something to read; `false` when CRIU has ended without a word. What it has started may hold its
+/// end of the socket for longer than it lives.
+fn speaks(socket: BorrowedFd<'_>, process: BorrowedFd<'_>) -> Result<bool> {
+    loop {
+        let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(Error::call("poll", e)),
+        }
+    }
+}
+
 fn converse(
     socket: BorrowedFd<'_>,
+    process: BorrowedFd<'_>,
     task: Task,
     request: &Message,
     notified: Notified<'_>,
@@ -249,10 +261,16 @@ fn converse(
     fdpass::send(socket, &request.0, &[]).map_err(failed)?;
     let mut buf = vec![0u8; MAX_ANSWER];
     loop {
-        let (n, fds) = fdpass::recv(socket, &mut buf).map_err(failed)?;
-        if n == 0 {
-            return Err(Error::Invalid("CRIU ended without an answer".into()));
+        let silent = || Error::Invalid("CRIU ended without an answer".into());
+        if !speaks(socket, process)? {
+            return Err(silent());
         }
+        let (n, fds) = match fdpass::recv(socket, &mut buf) {
+            Ok((0, _)) => return Err(silent()),
+            // It has not even read what it was asked.
+            Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => return Err(silent()),
+            other => other.map_err(failed)?,
+        };
         let answer =
             Answer::parse(&buf[..n]).ok_or_else(|| Error::Invalid("CRIU's answer cannot be read".into()))?;
         if !answer.success {

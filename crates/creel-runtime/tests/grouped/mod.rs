@@ -17,13 +17,16 @@ pub(crate) fn control_group() {
     let dir = scratch();
     let spec = shell("cat /proc/self/cgroup; sleep 1000");
     let (stdio, reader) = pipes();
-    let options = |spec, stdio, rootfs| CreateOptions {
-        stdio,
-        cgroup: Group::Ready(&group),
-        ..CreateOptions::new("test", spec, Path::new("/var/tmp"), rootfs)
-    };
     let rootfs = overlay(dir.path());
-    let started = creel_runtime::create(options(&spec, stdio, &rootfs)).unwrap().start().unwrap();
+    let create = |spec, stdio| {
+        let options = CreateOptions {
+            stdio,
+            cgroup: Group::Ready { cgroup: &group, again: &mut |_| Err("it is gone".into()) },
+            ..CreateOptions::new("test", spec, Path::new("/var/tmp"), &rootfs)
+        };
+        creel_runtime::create(options).unwrap().start().unwrap()
+    };
+    let started = create(&spec, stdio);
     let seen = std::fs::read_to_string(format!("/proc/{}/cgroup", started.pid)).unwrap();
     let with_group = seen.lines().filter(|line| line.ends_with(&name)).count();
     let (stdio, execed) = pipes();
@@ -54,7 +57,7 @@ pub(crate) fn control_group() {
     shared.linux.as_mut().unwrap().namespaces.retain(|space| space.kind != NamespaceKind::Cgroup);
     shared.process.as_mut().unwrap().args[2] = "cat /sys/fs/cgroup/pids/pids.max".into();
     let (stdio, reader) = pipes();
-    let third = creel_runtime::create(options(&shared, stdio, &rootfs)).unwrap().start().unwrap();
+    let third = create(&shared, stdio);
     let bound = read(reader);
     finish(&third.pidfd);
     group.remove().unwrap();

@@ -1,10 +1,12 @@
 //! System call filters whose calls somebody else answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command};
 
+use creel_sys::clone::{Clone, Cloned, clone};
+use creel_sys::process;
 use creel_sys::seccomp::{Answer, receive, respond};
 use creel_types::spec::*;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,18 +36,22 @@ pub(crate) fn agent(arguments: &[String]) {
         }
         println!("{} {told}", fds.len());
         std::io::stdout().flush().unwrap();
-        let fd = &fds[0];
-        loop {
-            let mut polled = [PollFd::new(fd, PollFlags::IN)];
-            poll(&mut polled, None).unwrap();
-            if polled[0].revents().contains(PollFlags::HUP) {
-                break;
-            }
-            let Ok(call) = receive(fd) else { continue };
-            let mkdir = [libc::SYS_mkdirat, 83].contains(&i64::from(call.number));
-            let answer = if mkdir { Answer::Error(NUMBER) } else { Answer::Continue };
-            let _ = respond(fd, call.id, answer);
+        answer(&fds[0]);
+    }
+}
+
+/// Refuses mkdir and lets all else go on, until nobody is under the filter any more.
+fn answer(fd: &OwnedFd) {
+    loop {
+        let mut polled = [PollFd::new(fd, PollFlags::IN)];
+        poll(&mut polled, None).unwrap();
+        if polled[0].revents().contains(PollFlags::HUP) {
+            break;
         }
+        let Ok(call) = receive(fd) else { continue };
+        let mkdir = [libc::SYS_mkdirat, 83].contains(&i64::from(call.number));
+        let answer = if mkdir { Answer::Error(NUMBER) } else { Answer::Continue };
+        let _ = respond(fd, call.id, answer);
     }
 }
 
@@ -167,4 +173,72 @@ pub(crate) fn notifications_without_an_agent() {
     listener.set_nonblocking(true).unwrap();
     assert_eq!(text(run_on(&spec, &overlay(dir.path()))), "never\n");
     listener.accept().unwrap();
+}
+
+/// A listening socket whose queue of connections is full, and what fills it.
+fn full(place: &std::path::Path) -> (OwnedFd, Vec<OwnedFd>) {
+    use rustix::net::*;
+    let new = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+    };
+    let address = SocketAddrUnix::new(place).unwrap();
+    let listener = new();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let socket = new();
+        match connect(&socket, &address) {
+            Ok(()) => waiting.push(socket),
+            Err(e) => {
+                assert_eq!(e, rustix::io::Errno::AGAIN);
+                return (listener, waiting);
+            }
+        }
+    }
+}
+
+pub(crate) fn notifications_to_an_agent_who_does_not_listen() {
+    let dir = scratch();
+    let socket = path(&dir, "busy");
+    let (listener, waiting) = full(&socket);
+    let mut spec = shell("echo never");
+    spec.linux.as_mut().unwrap().seccomp = Some(notifying(&socket));
+    let (stdio, reader) = pipes();
+    let begun = std::time::Instant::now();
+    let error = create(&spec, &overlay(dir.path()), stdio).and_then(|created| created.start()).unwrap_err();
+    assert!(error.to_string().contains("its queue of them is full"), "{error}");
+    assert!(error.to_string().starts_with("failed to connect with seccomp agent "), "{error}");
+    assert!(begun.elapsed().as_secs() < 60);
+    assert_eq!(read(reader), "");
+    // One who only needs time.
+    let mut spec = shell("mkdir /tmp/x; echo done");
+    spec.linux.as_mut().unwrap().seccomp = Some(notifying(&socket));
+    let begun = std::time::Instant::now();
+    let late = match clone(&Clone::default()).unwrap() {
+        Cloned::Child => {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(waiting);
+            let listener = UnixListener::from(listener);
+            listener.set_nonblocking(false).unwrap();
+            for connection in listener.incoming() {
+                let mut buf = vec![0; 64 * 1024];
+                let heard = creel_sys::fdpass::recv(connection.unwrap(), &mut buf);
+                if let Some(fd) = heard.ok().and_then(|(_, mut fds)| fds.pop()) {
+                    answer(&fd);
+                    break;
+                }
+            }
+            process::exit_now(0)
+        }
+        Cloned::Parent { pidfd, .. } => pidfd,
+    };
+    drop((listener, waiting));
+    let (stdio, reader) = pipes();
+    let started = create(&spec, &overlay(dir.path()), stdio).unwrap().start().unwrap();
+    let said = read(reader);
+    assert_eq!(finish(&started.pidfd), 0, "{said}");
+    assert!(said.ends_with("done\n") && begun.elapsed().as_millis() > 290, "{said}");
+    assert_eq!(finish(&late), 0);
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::{Cgroup, Hierarchies, OomWatch};
-use creel_runtime::{CreateOptions, Created, ExecOptions, Life, Stdio};
+use creel_runtime::{CreateOptions, Created, ExecOptions, Group, Life, Stdio};
 use creel_types::spec::{NamespaceKind, Process, Resources, Spec};
 use creel_types::{Classify, ErrorKind};
 
@@ -71,13 +71,28 @@ impl Launcher for Container {
         let begun = Instant::now();
         self.make_cgroup()?;
         let mut timings = vec![("shim.make-cgroup".to_owned(), begun.elapsed().as_micros() as u64)];
+        let mut renewed = false;
+        let mut again = |pid: i32| {
+            renewed = true;
+            let resources = self.spec.linux.as_ref().and_then(|linux| linux.resources.clone());
+            let admit = |cgroup: &Cgroup| cgroup.admit(&resources.unwrap_or_default(), pid);
+            self.cgroup.as_ref().map_or(Ok(()), admit).map_err(|e| e.to_string())
+        };
+        let cgroup = match &self.cgroup {
+            Some(cgroup) => Group::Ready { cgroup, again: &mut again },
+            None => Group::None,
+        };
         let options = CreateOptions {
             stdio: stdio(pipes),
-            cgroup: self.cgroup.as_ref().into(),
+            cgroup,
             init: self.config.init.clone(),
             ..CreateOptions::new(&self.config.id, &self.spec, &self.config.bundle, &self.config.rootfs)
         };
         let mut created = creel_runtime::create(options).map_err(|e| refused(&e))?;
+        if renewed {
+            // What was watched is gone.
+            self.oom = self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_watch().ok());
+        }
         let copy = || created.pidfd.try_clone();
         let (pidfd, own) = copy()
             .and_then(|first| Ok((first, copy()?)))

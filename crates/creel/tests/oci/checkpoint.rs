@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::support::{Place, eventually, in_the_guest, lives, say, text};
+use crate::support::{Place, eventually, in_the_guest, lives, patience, say, text};
 
 /// Counts in a file system of the container's own.
 const COUNTING: &str = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/count; sleep 0.05; done";
@@ -63,6 +63,44 @@ fn what_cannot_be_checkpointed_is_told() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("CRIU is missing"), "{}", text(&output.stderr));
     place.ok(&["delete", "--force", "c"]);
+    place.finish();
+}
+
+/// In the place of CRIU: one that never ends, and one whose child keeps its socket besides.
+const STAND_INS: [&str; 2] = ["exec sleep 1000", "sleep 1000 & echo $! > \"${0%/*}/child\"; wait"];
+
+#[test]
+fn a_container_is_deleted_whatever_criu_does() {
+    let Some(place) = Place::new() else { return };
+    for stand_in in STAND_INS {
+        place.running("c");
+        let pid = place.pid("c");
+        let (dir, images) = (place.dir.path().join("bin"), place.dir.path().join("images"));
+        std::fs::create_dir_all(&dir).unwrap();
+        let program = dir.join("criu");
+        std::fs::write(&program, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{stand_in}\n")).unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut dump = place.command(&["checkpoint", "--image-path", images.to_str().unwrap(), "c"]);
+        let log = File::create(place.dir.path().join("dump.err")).unwrap();
+        let mut dump = Helper(dump.env("PATH", &dir).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        eventually("a checkpoint at work", || place.root().join("c/worker").exists());
+        if stand_in.contains("child") {
+            eventually("its child", || std::fs::read(dir.join("child")).is_ok_and(|text| !text.is_empty()));
+        }
+        assert!(dump.0.try_wait().unwrap().is_none());
+        let begun = std::time::Instant::now();
+        place.ok(&["delete", "--force", "c"]);
+        assert!(begun.elapsed() < patience() / 4, "{:?}", begun.elapsed());
+        assert!(!lives(pid));
+        let ended = dump.0.wait().unwrap();
+        let said = std::fs::read_to_string(place.dir.path().join("dump.err")).unwrap();
+        assert_eq!(ended.code(), Some(1), "{said}");
+        assert!(said.contains("CRIU ended without an answer"), "{said}");
+        if let Ok(child) = std::fs::read_to_string(dir.join("child")) {
+            let child = rustix::process::Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+            rustix::process::kill_process(child, rustix::process::Signal::KILL).unwrap();
+        }
+    }
     place.finish();
 }
 

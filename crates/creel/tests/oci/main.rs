@@ -13,6 +13,8 @@ mod limits;
 mod misuse;
 mod notify;
 mod processes;
+mod rootless;
 mod support;
 mod systemd;
 mod texts;
+mod trimmed;

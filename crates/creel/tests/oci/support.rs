@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::common::processes_with;
 
@@ -45,32 +46,40 @@ pub(crate) fn on_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-/// A root file system with busybox; made once a run, and only read.
-fn rootfs() -> &'static Path {
-    static ROOTFS: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let dir = ROOTFS.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("creel-oci-root-").tempdir_in("/var/tmp").unwrap();
-        let root = dir.path();
-        fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
-            fs::create_dir_all(root.join(name)).unwrap();
-        }
-        fs::copy("/usr/bin/busybox", root.join("bin/busybox"))
-            .or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox")))
-            .expect("busybox-static is not installed: run dev/setup");
-        let list = Command::new("busybox").arg("--list").output().unwrap();
-        for name in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
-        dir
-    });
-    dir.path()
+/// A root file system with busybox, which is only read: the same for all tests that run at a time, removed with the last
+/// of them (nothing in a static is ever dropped).
+fn rootfs() -> Arc<TempDir> {
+    static ROOTFS: Mutex<Weak<TempDir>> = Mutex::new(Weak::new());
+    let mut known = ROOTFS.lock().unwrap();
+    known.upgrade().unwrap_or_else(|| {
+        let made = Arc::new(make_rootfs());
+        *known = Arc::downgrade(&made);
+        made
+    })
+}
+
+fn make_rootfs() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("creel-oci-root-").tempdir_in("/var/tmp").unwrap();
+    let root = dir.path();
+    fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::copy("/usr/bin/busybox", root.join("bin/busybox"))
+        .or_else(|_| fs::copy("/bin/busybox", root.join("bin/busybox")))
+        .expect("busybox-static is not installed: run dev/setup");
+    let list = Command::new("busybox").arg("--list").output().unwrap();
+    for name in String::from_utf8(list.stdout).unwrap().lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    dir
 }
 
 /// A place for containers.
 pub(crate) struct Place {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: TempDir,
+    rootfs: Arc<TempDir>,
     cgroup: String,
 }
 
@@ -83,7 +92,11 @@ impl Place {
         }
         let dir = tempfile::Builder::new().prefix("creel-oci-").tempdir_in("/var/tmp").unwrap();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Some(Place { dir, cgroup: format!("creel-oci-test-{}-{number}", std::process::id()) })
+        Some(Place {
+            dir,
+            rootfs: rootfs(),
+            cgroup: format!("creel-oci-test-{}-{number}", std::process::id()),
+        })
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -98,7 +111,7 @@ impl Place {
         let made = Command::new(CREEL).args(["oci", "spec", "--bundle"]).arg(&bundle).output().unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         let mut spec: Value = serde_json::from_slice(&fs::read(bundle.join("config.json")).unwrap()).unwrap();
-        spec["root"]["path"] = json!(rootfs());
+        spec["root"]["path"] = json!(self.rootfs.path());
         spec["process"]["terminal"] = json!(false);
         spec["process"]["args"] = json!(args);
         spec["linux"]["cgroupsPath"] = json!(format!("/{}/{name}", self.cgroup));
@@ -222,6 +235,17 @@ impl Place {
             .map(|path| path.join(&self.cgroup))
             .filter(|path| path.is_dir())
             .collect()
+    }
+
+    /// Where the groups of containers are or will be, in every hierarchy.
+    pub(crate) fn hierarchies(&self) -> Vec<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounted = |line: &str| {
+            let (place, kind) = line.split_once(" - ")?;
+            let place = kind.starts_with("cgroup").then(|| place.split(' ').nth(4))??;
+            Some(Path::new(place).join(&self.cgroup))
+        };
+        mounts.lines().filter_map(mounted).collect()
     }
 
     /// Checks that nothing is left: no state, no cgroup, no process, no mount.

@@ -264,10 +264,11 @@ pub(crate) fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A root file system with busybox and its commands, as a tar archive; made once a run.
+/// A root file system with busybox and its commands, as a tar archive; made once a run, in the place of the last run's
+/// (nothing in a static is ever dropped).
 pub(crate) fn busybox_tar() -> &'static Path {
-    static TAR: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, tar) = TAR.get_or_init(|| {
+    static TAR: OnceLock<PathBuf> = OnceLock::new();
+    TAR.get_or_init(|| {
         let dir = scratch();
         let root = dir.path().join("root");
         for directory in ["bin", "etc", "tmp", "root", "home"] {
@@ -296,9 +297,14 @@ pub(crate) fn busybox_tar() -> &'static Path {
             .arg(".")
             .status();
         assert!(status.unwrap().success());
-        (dir, tar)
-    });
-    tar
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        fs::create_dir_all(kept).unwrap();
+        // Another run may be reading the last one.
+        let new = kept.join(format!("busybox.tar.{}", std::process::id()));
+        fs::copy(&tar, &new).unwrap();
+        fs::rename(&new, kept.join("busybox.tar")).unwrap();
+        kept.join("busybox.tar")
+    })
 }
 
 /// Waits until `check` holds.
