@@ -4,6 +4,9 @@
  *                                      the default Spec, masked and read-only paths, pivot_root, capabilities, a small
  *                                      system call filter, execve
  *   floor exec PID PROGRAM ARG...      join the control groups and the namespaces of that process, execve
+ *   floor create DIR ROOTFS PROGRAM ARG... | start DIR | delete DIR
+ *                                      the same container by three programs, as callers of a runtime want it: what the
+ *                                      last two need is in DIR
  *   floor peak NAME PROGRAM ARG...     run a program and print NAME and the most memory that it had resident, in KiB
  *
  * No configuration is read, nothing is checked beyond the results of calls, no error is explained. bench/oci measures
@@ -17,6 +20,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -168,7 +172,7 @@ static void mount_groups(void) {
     DO(mount(0, "sys/fs/cgroup", 0, MS_REMOUNT | MS_BIND | flags | MS_RDONLY, 0));
 }
 
-static void inside(const char *rootfs, char **argv) {
+static void inside(const char *rootfs, char **argv, int gate) {
     join_groups();
     DO(unshare(CLONE_NEWCGROUP));
     loopback();
@@ -208,6 +212,8 @@ static void inside(const char *rootfs, char **argv) {
     DO(chdir("/"));
     setsid();
     capabilities();
+    char go;
+    if (gate >= 0) DO(read(gate, &go, 1));
     filter();
     char *env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 0 };
     execve(argv[0], argv, env);
@@ -215,7 +221,48 @@ static void inside(const char *rootfs, char **argv) {
     _exit(127);
 }
 
+static int in_three(int argc, char **argv) {
+    int pid, pidfd = -1;
+    DO(strcmp(argv[1], "create") ? 0 : mkdir(argv[2], 0700));
+    DO(chdir(argv[2]));
+    if (!strcmp(argv[1], "create") && argc > 4) {
+        DO(mkfifo("gate", 0600));
+        int gate = open("gate", O_RDWR | O_CLOEXEC);
+        DO(gate);
+        make_groups();
+        pid = clone3(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, &pidfd, unified);
+        DO(pid);
+        if (pid == 0) inside(argv[3], argv + 4, gate);
+        FILE *state = fopen("state", "w");
+        fprintf(state, "%d\n", pid);
+        for (int i = 0; i < ngroups; i++) fprintf(state, "%s\n", groups[i]);
+        fclose(state);
+    } else if (!strcmp(argv[1], "start")) {
+        int gate = open("gate", O_WRONLY | O_CLOEXEC);
+        DO(gate);
+        DO(write(gate, "g", 1));
+    } else {
+        FILE *state = fopen("state", "r");
+        char line[160];
+        fgets(line, sizeof line, state);
+        pidfd = syscall(SYS_pidfd_open, atoi(line), 0);
+        if (pidfd >= 0) {
+            syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+            struct pollfd end = { .fd = pidfd, .events = POLLIN };
+            DO(poll(&end, 1, -1));
+        }
+        while (fgets(line, sizeof line, state)) {
+            line[strcspn(line, "\n")] = 0;
+            if (rmdir(line) < 0) perror(line);
+        }
+        DO(unlink("gate")); DO(unlink("state")); DO(rmdir(argv[2]));
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc > 2 && (!strcmp(argv[1], "create") || !strcmp(argv[1], "start") || !strcmp(argv[1], "delete")))
+        return in_three(argc, argv);
     if (argc < 4) { fprintf(stderr, "usage: floor run ROOTFS PROGRAM ARG... | floor exec PID PROGRAM ARG...\n"); return 2; }
     int pidfd = -1, status = 0;
     if (!strcmp(argv[1], "peak")) {
@@ -244,7 +291,7 @@ int main(int argc, char **argv) {
         make_groups();
         int pid = clone3(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, &pidfd, unified);
         DO(pid);
-        if (pid == 0) inside(argv[2], argv + 3);
+        if (pid == 0) inside(argv[2], argv + 3, -1);
         DO(waitpid(pid, &status, 0));
         for (int i = 0; i < ngroups; i++) if (rmdir(groups[i]) < 0) perror(groups[i]);
     }

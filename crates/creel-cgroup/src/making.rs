@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::apply::{self, Real};
-use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::group::Cgroup;
 use crate::plan::{Plan, Step};
@@ -55,21 +54,6 @@ impl Making {
             Ok(file) => Ok(Some(file.into())),
             Err(cause) => Err(Error::file("open", &dir, cause)),
         }
-    }
-
-    /// Makes the places only: a process may join them, and what limits it follows by [`Making::finish`].
-    ///
-    /// # Errors
-    /// As [`Making::finish`].
-    pub fn finish_places(&mut self) -> Result<Entry> {
-        if let Some(error) = self.vanished.take() {
-            return Err(error);
-        }
-        let (places, limits): (Vec<Step>, Vec<Step>) =
-            std::mem::take(&mut self.later).into_iter().partition(Step::makes_groups);
-        self.later = limits;
-        self.made.extend(apply::create(&Real, &places)?);
-        self.group.entry()
     }
 
     /// Makes the rest.

@@ -25,11 +25,11 @@ use crate::store::{Entry, Root};
 
 /// `create`: the process waits at a socket in the state directory; it is left to whoever adopts orphans here.
 pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<()> {
-    let mut order = Order::read(parsed, true, inherited)?;
+    let order = Order::read(parsed, true, inherited)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let made = (|| {
         let gate = Gate::Socket(entry.make_gate()?);
-        let created = make(o, &mut order, &entry, &mut record, gate, Life::Detached)?;
+        let created = make(o, &order, &entry, &mut record, gate, Life::Detached)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
         Ok(created)
     })();
@@ -47,7 +47,7 @@ pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherit
 
 /// `run`: returns the exit code of the program, or 0 with `--detach`.
 pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<i32> {
-    let mut order = Order::read(parsed, parsed.on("detach"), inherited)?;
+    let order = Order::read(parsed, parsed.on("detach"), inherited)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let keep = parsed.on("keep");
     let made = (|| {
@@ -55,7 +55,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         let foreground =
             if order.detach { None } else { Some(Foreground::prepare(!parsed.on("no-subreaper"))?) };
         let life = if order.detach { Life::Detached } else { Life::WithCreator };
-        let mut created = make(o, &mut order, &entry, &mut record, Gate::Creator, life)?;
+        let mut created = make(o, &order, &entry, &mut record, Gate::Creator, life)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
         let console = match &foreground {
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
@@ -287,15 +287,13 @@ fn namespace(spec: &Spec, kind: NamespaceKind) -> Option<&Namespace> {
 /// Makes the control group and the process.
 fn make(
     o: &Options,
-    order: &mut Order,
+    order: &Order,
     entry: &Entry,
     record: &mut Record,
     gate: Gate,
     life: Life,
 ) -> Result<Created> {
     record.filtered = is_kept_compiled(&order.spec);
-    let network = order.network.take();
-    let order = &*order;
     let group = groups::begin(o, &record.group, &order.spec)?;
     let (unified, whole) = match &group {
         Made::Begun(making) => (groups::unless_vanished(making.open_unified())?.flatten(), None),
@@ -332,15 +330,8 @@ fn make(
             let mut work = || {
                 if let Made::Begun(making) = &mut *group.borrow_mut() {
                     let unborn = outside && making.group().hierarchies().unified().is_some();
-                    let early = !unborn && groups::may_be_limited_later(&order.spec);
-                    let places = if early { groups::unless_vanished(making.finish_places())? } else { None };
-                    if places.is_some() {
-                        doors(places.as_ref());
-                    }
                     let entry = groups::unless_vanished(groups::finish(making, &order.spec))?;
-                    if places.is_none() {
-                        doors(entry.as_ref().filter(|_| !unborn));
-                    }
+                    doors(entry.as_ref().filter(|_| !unborn));
                     record.group = Group::Made(making.group().clone());
                 }
                 keep(order, entry, record, pid)
@@ -367,7 +358,6 @@ fn make(
         None if o.systemd && !o.cgroups_optional => creel_runtime::Group::ByPid(&mut by_systemd),
         None => creel_runtime::Group::None,
     };
-    options.network = network;
     options.gate = gate;
     options.life = life;
     options.pivot = order.pivot;

@@ -167,16 +167,6 @@ pub(crate) fn begin(o: &Options, group: &Group, spec: &Spec) -> Result<Made> {
     Ok(Made::Begun(Cgroup::begin(hierarchies, path, &resources(spec))?))
 }
 
-/// Whether a process may be in the group before its limits are set: nothing of the container's own runs until then, and
-/// nothing that is set up needs them.
-pub(crate) fn may_be_limited_later(spec: &Spec) -> bool {
-    let process = spec.process.as_ref();
-    // A real-time policy needs a share of the group's real-time.
-    spec.hooks.is_none()
-        && process.is_some_and(|process| process.scheduler.is_none())
-        && owner(spec).is_none()
-}
-
 /// Makes the rest; the doors by which a process joins.
 pub(crate) fn finish(making: &mut Making, spec: &Spec) -> Result<Entry> {
     let made = making.finish()?;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_runtime::Stdio;
-use creel_sys::ahead::Ahead;
 use creel_types::spec::{self, Process, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
@@ -28,8 +27,6 @@ pub(crate) struct Order {
     /// The Spec as it was read, unless it was changed since.
     pub(crate) text: Option<Vec<u8>>,
     pub(crate) rootfs: PathBuf,
-    /// Its network namespace, in the making already.
-    pub(crate) network: Option<Ahead>,
     pub(crate) sockets: Sockets,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) detach: bool,
@@ -104,9 +101,6 @@ impl Order {
             Some(bundle) => load(&bundle.join(config.unwrap_or(Path::new(CONFIG))), bundle)?,
             None => load(config.unwrap_or(Path::new(CONFIG)), Path::new("."))?,
         };
-        // The kernel takes longer for it than reading and planning take.
-        let ahead = options::is_root() && seems_to_want_network(&text);
-        let network = ahead.then(|| creel_sys::ahead::begin().ok()).flatten();
         let mut spec = parse(&text)?;
         if let Some(process) = &spec.process {
             check_process(process)?;
@@ -130,7 +124,6 @@ impl Order {
             bundle,
             rootfs,
             spec,
-            network,
             text: (!changed).then_some(text),
             sockets,
             pid_file,
@@ -167,17 +160,6 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
         return Err(Error::Invalid("config cannot be null".into()));
     }
     spec::from_json(bytes).map_err(|e| Error::Invalid(format!("{CONFIG}: {e}")))
-}
-
-/// Whether a Spec's text looks as if it asked for a new network namespace that is not a new user namespace's. A guess before
-/// it is read, which may be wrong.
-fn seems_to_want_network(text: &[u8]) -> bool {
-    let has = |text: &[u8], word: &[u8]| memchr::memmem::find(text, word).is_some();
-    let Some(at) = memchr::memmem::find(text, b"\"network\"") else { return false };
-    let (before, after) = text.split_at(at);
-    let start = before.iter().rposition(|byte| *byte == b'{').unwrap_or(0);
-    let end = after.iter().position(|byte| *byte == b'}').unwrap_or(after.len());
-    !has(&before[start..], b"\"path\"") && !has(&after[..end], b"\"path\"") && !has(text, b"\"uidMappings\"")
 }
 
 /// Where in the text of a Spec the value of `linux.seccomp` stands.
@@ -254,24 +236,6 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "42");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(write_pid(&dir.path().join("none/pid"), 1).is_err());
-    }
-
-    #[test]
-    fn whether_a_network_namespace_is_wanted_is_guessed() {
-        let namespaces =
-            |list: &str| format!(r#"{{"linux": {{"namespaces": [{{"type": "pid"}}, {list}]}} }}"#);
-        for (list, wanted) in [
-            (r#"{"type": "network"}"#, true),
-            (r#"{ "type" : "network" },{"type":"mount","path":"/x"}"#, true),
-            (r#"{"type": "network", "path": "/run/netns/x"}"#, false),
-            (r#"{"path": "/run/netns/x", "type": "network"}"#, false),
-            (r#"{"type": "network"}], "uidMappings": [{}"#, false),
-            (r#"{"type": "ipc"}"#, false),
-        ] {
-            assert_eq!(seems_to_want_network(namespaces(list).as_bytes()), wanted, "{list}");
-        }
-        assert!(!seems_to_want_network(b""));
-        assert!(seems_to_want_network(b"\"network\""));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_cgroup::{Cgroup, Entry};
-use creel_sys::ahead::Ahead;
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -121,8 +120,6 @@ pub struct CreateOptions<'a> {
     pub cgroup: Group<'a>,
     /// `--init`: path of an executable (creel's own) that becomes process 1 as a reaper and runs the program.
     pub init: Option<PathBuf>,
-    /// A network namespace in the making, for a Spec that wants a new one and no user namespace; else it is let go.
-    pub network: Option<Ahead>,
     /// Who opens the gate.
     pub gate: Gate,
     /// How long the process lives.
@@ -147,7 +144,6 @@ impl<'a> CreateOptions<'a> {
             stdio: Stdio::default(),
             cgroup: Group::None,
             init: None,
-            network: None,
             gate: Gate::Creator,
             life: Life::WithCreator,
             pivot: true,

@@ -98,8 +98,6 @@ pub(crate) struct Luggage {
     pub(crate) stdio: [OwnedFd; 3],
     pub(crate) hooks: Inside,
     pub(crate) sources: Sources,
-    /// A network namespace that was made ahead.
-    pub(crate) network: Option<OwnedFd>,
     /// The listening socket of [`crate::Gate::Socket`].
     pub(crate) gate: Option<OwnedFd>,
     pub(crate) joins: Joins,
@@ -111,8 +109,7 @@ pub(crate) struct Luggage {
 
 /// Applies a plan in the calling process; returns only if that fails, with an exit code.
 pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
-    let Luggage { plan, filter, stdio, hooks, sources, network, gate, joins, life, preserve_fds, traceable } =
-        luggage;
+    let Luggage { plan, filter, stdio, hooks, sources, gate, joins, life, preserve_fds, traceable } = luggage;
     let mut init = Init {
         reporter,
         joins,
@@ -120,7 +117,6 @@ pub(crate) fn run(luggage: Luggage, reporter: Reporter) -> i32 {
         filter: None,
         streams: Some(Streams::Files(stdio)),
         sources,
-        network,
         root: None,
         dev: None,
         procfs: None,
@@ -163,7 +159,6 @@ struct Init {
     filter: Option<Filter>,
     streams: Option<Streams>,
     sources: Sources,
-    network: Option<OwnedFd>,
     root: Option<OwnedFd>,
     /// The root's `/dev`, checked.
     dev: Option<Rc<OwnedFd>>,
@@ -275,13 +270,8 @@ impl Init {
                 let made = rustix::fs::open("/proc/self/ns/time_for_children", flags, Mode::empty())?;
                 Ok(ns::setns(made, creel_sys::clone::NEWTIME)?)
             }
-            Step::NewNetworkNamespace => match &self.network {
-                Some(made) => Ok(ns::setns(made, creel_sys::clone::NEWNET)?),
-                None => Ok(ns::unshare(creel_sys::clone::NEWNET)?),
-            },
+            Step::NewNetworkNamespace => Ok(ns::unshare(creel_sys::clone::NEWNET)?),
             Step::NewCgroupNamespace => Ok(ns::unshare(creel_sys::clone::NEWCGROUP)?),
-            // The helper has done that.
-            Step::Loopback if self.network.take().is_some() => Ok(()),
             Step::Loopback => Ok(creel_sys::net::bring_up_loopback()?),
             Step::Keyring { name, label } => {
                 if let Some(label) = label {

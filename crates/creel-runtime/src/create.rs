@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::Entry;
-use creel_sys::ahead::Ahead;
 use creel_sys::clone::Clone;
 use creel_sys::ns;
 use creel_types::spec::NamespaceKind;
@@ -208,8 +207,6 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         Gate::Creator => (None, true),
         Gate::Socket(listener) => (Some(listener), false),
     };
-    let wants_network = plan.steps.contains(&Step::NewNetworkNamespace) && !in_user_namespace;
-    let network = o.network.filter(|_| wants_network).and_then(Ahead::finish);
     let mut timings = vec![("plan".to_string(), micros(begun))];
 
     let dumpable = in_user_namespace && !idmap::may_mount();
@@ -222,7 +219,6 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         stdio,
         hooks: inside,
         sources,
-        network,
         gate,
         joins: enters,
         life: o.life,

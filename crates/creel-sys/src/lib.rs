@@ -6,7 +6,6 @@
 //! used between a clone and an execve.
 #![allow(unsafe_code)]
 
-pub mod ahead;
 pub mod bpf;
 pub mod caps;
 pub mod clone;

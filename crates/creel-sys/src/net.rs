@@ -3,8 +3,7 @@
 use rustix::ioctl::{Setter, ioctl};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-/// Brings `lo` of the calling thread's network namespace up, with 127.0.0.1 and ::1 on it (netdevice(7)). The thread's
-/// `errno` is not used.
+/// Brings `lo` of the calling thread's network namespace up, with 127.0.0.1 and ::1 on it (netdevice(7)).
 ///
 /// # Errors
 /// The kernel's: EPERM without CAP_NET_ADMIN.
