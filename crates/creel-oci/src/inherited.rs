@@ -20,7 +20,10 @@ impl Inherited {
         let listening = if listening { listen_fds() } else { 0 };
         let preserve = i32::try_from(preserve.clamp(0, 1 << 16)).unwrap_or(0);
         let wanted = i32::try_from(listening).unwrap_or(0) + preserve;
-        let open = |fd: &i32| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+        let open = |fd: &i32| {
+            Some(*fd) != creel_sys::image::kept()
+                && std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
+        };
         let open = (3..3 + wanted).filter(open).collect();
         // What the caller has left open by mistake is no business of hooks and helpers.
         let _ = creel_sys::close_range::cloexec_from(3);

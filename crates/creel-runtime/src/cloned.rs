@@ -140,6 +140,7 @@ fn spawn_child(
         Ok((Cloned::Child, outside)) => {
             // Without the creator's end here, its death shows as the end of the stream.
             drop(socket);
+            creel_sys::image::close_kept();
             // Until the ids change this is enough; afterwards it is set again.
             let _ = process::set_pdeathsig(libc::SIGKILL);
             let code =
@@ -273,6 +274,8 @@ impl Child {
     /// Opens the gate and waits for the execve.
     pub(crate) fn go(&mut self) -> Result<(), Error> {
         report::go(&self.socket)?;
+        // While the kernel makes the child's program ready.
+        creel_sys::image::close_kept();
         self.listen(true, &mut |_, _, _| Ok(None))
     }
 

@@ -47,7 +47,10 @@ pub fn put_out_of_reach() -> io::Result<()> {
     }
     let sealed = match sealed_executable(Path::new(OWN)) {
         Ok(sealed) => match let_go(&sealed) {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                creel_sys::image::keep(sealed);
+                return Ok(());
+            }
             Err(_) => sealed,
         },
         // An ordinary user, who can change what is his own, and nothing else, whatever namespaces he makes.

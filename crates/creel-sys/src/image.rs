@@ -7,8 +7,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::{check, check_int, kernelfs};
 
@@ -106,11 +107,6 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_THE_FILE: u64 = 1 << 61;
 
-/// How much of the beginning of the code, and of each kind of data, is mapped at once: the linker has put there what nearly
-/// every process needs (`crates/creel/layout.ld`), and one call is cheaper than as many faults.
-const CODE: usize = 832 << 10;
-const DATA: usize = 192 << 10;
-
 /// Maps one segment again from `file`, with the pages that this process has changed.
 fn map_again(segment: &Segment, file: BorrowedFd<'_>, pagemap: &File) -> io::Result<()> {
     let Segment { start, length, protection, offset } = *segment;
@@ -150,19 +146,39 @@ fn map_again(segment: &Segment, file: BorrowedFd<'_>, pagemap: &File) -> io::Res
         // the stack and the heap.
         let moved =
             unsafe { libc::mremap(place, length, length, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target) };
-        if moved == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let beginning = if code { CODE } else { DATA };
-        // SAFETY: the call only has the kernel map pages of the segment; that it cannot (before Linux 5.14) does no harm.
-        unsafe { libc::madvise(target, length.min(beginning), libc::MADV_POPULATE_READ) };
-        Ok(())
+        if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     })();
     if result.is_err() {
         // SAFETY: the fresh mapping is nowhere in use.
         unsafe { libc::munmap(place, length) };
     }
     result
+}
+
+/// The descriptor that [`keep`] got, or -1.
+static KEPT: AtomicI32 = AtomicI32::new(-1);
+
+/// Keeps the descriptor of a mount that is attached nowhere for [`close_kept`]: with the last one the kernel takes the mount
+/// apart and waits for an RCU grace period, a fifth of a millisecond that had better pass while others are at work.
+pub fn keep(mount: OwnedFd) {
+    close(KEPT.swap(mount.into_raw_fd(), Ordering::Relaxed));
+}
+
+/// The number of the descriptor that is kept.
+pub fn kept() -> Option<RawFd> {
+    Some(KEPT.load(Ordering::Relaxed)).filter(|fd| *fd >= 0)
+}
+
+/// Closes the descriptor that is kept, if there is one: in a child, which has a copy, right after it is cloned.
+pub fn close_kept() {
+    close(KEPT.swap(-1, Ordering::Relaxed));
+}
+
+fn close(kept: RawFd) {
+    if kept >= 0 {
+        // SAFETY: it came from an OwnedFd and was taken out of the static's hands just now.
+        drop(unsafe { OwnedFd::from_raw_fd(kept) });
+    }
 }
 
 /// A descriptor's file as a program that nobody can be hurt by: empty, and this process's alone (allocates).
@@ -199,6 +215,18 @@ garbage
                 (0x1_051_000, 0x80_000, libc::PROT_READ | libc::PROT_WRITE, 0xe4f_000),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_kept_is_closed_once() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = theirs.as_raw_fd();
+        keep(theirs.into());
+        assert_eq!(kept(), Some(number));
+        close_kept();
+        close_kept();
+        assert_eq!(kept(), None);
+        assert_eq!(std::io::Read::read(&mut &ours, &mut [0]).unwrap(), 0, "the other end is closed");
     }
 
     #[test]
