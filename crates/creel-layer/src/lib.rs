@@ -27,4 +27,4 @@ pub use extract::{ExtractOptions, Extracted, extract};
 pub use hashing::{HashingReader, HashingWriter};
 pub use init::make_init_layer;
 pub use pack::{EXPAND_HOLES_UP_TO, Naming, PackOptions, Packed, PathStat, pack_diff, pack_tree, stat};
-pub use unpack::{Limits, UnpackOptions, Unpacked, unpack};
+pub use unpack::{Limits, UnpackOptions, Unpacked, unpack, unpack_buffered};

@@ -17,7 +17,7 @@ use crate::db::sql;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Temp};
-use crate::hashing::Hashed;
+use crate::hashing::Plain;
 use crate::store::Store;
 use crate::view::View;
 
@@ -295,8 +295,6 @@ impl Store {
         let fs = directory.path().join("fs");
         files::make_dir(directory.path(), 0o710)?;
         files::make_dir(&fs, 0o755)?;
-        let compressed = BufReader::with_capacity(READ, source);
-        let tar = creel_layer::decompress(compressed).map_err(error)?;
         let unpack = UnpackOptions {
             limits: options.limits.unwrap_or_else(|| self.limits()),
             parents: parents
@@ -309,13 +307,16 @@ impl Store {
             alone: parents.is_none(),
         };
         let done = std::thread::scope(|scope| {
-            let mut tar = Hashed::new(tar, scope);
-            let unpacked = match creel_layer::unpack(&mut tar, &fs, &unpack) {
-                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
-                unpacked => unpacked.map_err(error)?,
+            // What the decompressor says travels through the stream, as itself.
+            let open = || {
+                let compressed = BufReader::with_capacity(READ, source);
+                creel_layer::decompress(compressed).map_err(io::Error::other)
             };
-            // the padding after the archive's end belongs to the diffID
-            io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
+            let mut tar = Plain::new(open, scope).map_err(|why| Error::io("start a thread for", &fs, why))?;
+            let unpacked = match creel_layer::unpack_buffered(&mut tar, &fs, &unpack) {
+                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
+                unpacked => unpacked.map_err(|why| error(undisguised(why)))?,
+            };
             Ok(Some((unpacked, tar.finish().ok_or(Error::Closed)?)))
         })?;
         let Some((unpacked, actual)) = done else { return Ok(None) };
@@ -371,6 +372,18 @@ impl Store {
                 Err(why)
             }
         }
+    }
+}
+
+/// A failure to make out the compression is read from the stream as any other; here it is itself again.
+fn undisguised(why: creel_layer::Error) -> creel_layer::Error {
+    use creel_layer::{Error as Layer, tar::TarError};
+    match why {
+        Layer::Tar(TarError::Read(cause)) => match cause.downcast::<Layer>() {
+            Ok(itself) => itself,
+            Err(cause) => Layer::Tar(TarError::Read(cause)),
+        },
+        why => why,
     }
 }
 
