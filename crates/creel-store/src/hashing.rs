@@ -117,6 +117,14 @@ fn give_back(spent: &SyncSender<Vec<u8>>, piece: Arc<Vec<u8>>) {
     }
 }
 
+impl Read for Plain<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
 impl BufRead for Plain<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let used_up = self.current.as_ref().is_none_or(|piece| self.at == piece.len());
