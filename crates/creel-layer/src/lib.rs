@@ -12,6 +12,7 @@ mod compress;
 mod error;
 mod extract;
 mod fs;
+mod gzip;
 mod hashing;
 mod init;
 mod name;
@@ -21,7 +22,7 @@ pub mod tar;
 mod unpack;
 
 pub use changes::{Change, ChangeKind, changes};
-pub use compress::{Compression, decompress};
+pub use compress::{Compression, decompress, decompress_hashed};
 pub use error::{Error, Result};
 pub use extract::{ExtractOptions, Extracted, extract};
 pub use hashing::{HashingReader, HashingWriter};
