@@ -42,12 +42,17 @@ fn main() {
     let (user, system) = (user - before.0, system - before.1);
     let peak = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = peak.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned();
-    println!("{:.3?} wall, {user:.2} user, {system:.2} system, {:.2} CPU, {peak}", start.elapsed(), user + system);
+    println!(
+        "{:.3?} wall, {user:.2} user, {system:.2} system, {:.2} CPU, {peak}",
+        start.elapsed(),
+        user + system
+    );
 }
 
 /// User and system seconds of this process so far.
 fn cpu() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<f64> = stat[stat.rfind(')').unwrap() + 2..].split(' ').map(|f| f.parse().unwrap_or(0.0)).collect();
+    let fields: Vec<f64> =
+        stat[stat.rfind(')').unwrap() + 2..].split(' ').map(|f| f.parse().unwrap_or(0.0)).collect();
     (fields[11] / 100.0, fields[12] / 100.0)
 }

@@ -104,7 +104,10 @@ fn inflate(
         piece.truncate(filled);
         // An empty piece is the end.
         let piece = Arc::new(piece);
-        if filled > 0 && hashing.send(piece.clone()).is_err() || pieces.send(Ok(piece)).is_err() || filled == 0 {
+        if filled > 0 && hashing.send(piece.clone()).is_err()
+            || pieces.send(Ok(piece)).is_err()
+            || filled == 0
+        {
             return Ok(());
         }
     }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::Unpacked;
 use super::attributes::{Attributes, Late, Setter, clear_xattrs};
+use super::fill::{Filler, SMALL};
 use super::lower::{Found, Lowers};
 use super::parents::{Place, join_base};
 use crate::error::{Error, Result, printable};
@@ -77,6 +78,7 @@ pub(crate) struct Applier {
     pub(super) max_late_bytes: u64,
     /// Whether the layers below are not there yet.
     pub(crate) alone: bool,
+    filler: Filler,
     buffer: Vec<u8>,
     bytes: u64,
 }
@@ -96,6 +98,7 @@ impl Applier {
             late_bytes: 0,
             max_late_bytes,
             alone: false,
+            filler: Filler::default(),
             buffer,
             bytes: 0,
         }
@@ -165,6 +168,7 @@ impl Applier {
     /// Sets what had to wait for the end, and sums up. Nothing can be put after that.
     pub(crate) fn finish(&mut self) -> Result<Unpacked> {
         self.hide_all_in_root()?;
+        self.filler.end(&mut self.setter)?;
         for (path, late) in std::mem::take(&mut self.late) {
             match fs::open_plain(&self.root, &path) {
                 Ok(dir) => self.setter.late(&path, dir.as_fd(), &late)?,
@@ -205,6 +209,10 @@ impl Applier {
         let mode = Mode::from_raw_mode(wanted.mode & 0o777);
         let file = self.create(place, base, entry, |dir| rustix::fs::openat(dir, base, flags, mode))?;
         match &entry.sparse {
+            None if entry.size <= SMALL && self.is_layer() => {
+                self.bytes += entry.size;
+                return self.filler.add(file, entry, wanted, archive, &mut self.setter);
+            }
             None => self.fill(&file, entry, archive, Segment { offset: 0, length: entry.size })?,
             Some(segments) => {
                 rustix::fs::ftruncate(&file, entry.size)
@@ -461,7 +469,7 @@ fn copy_segment(
 }
 
 /// A failure to read an entry's data is the archive's, not the file's.
-fn data_error(error: std::io::Error, entry: &Entry) -> Error {
+pub(super) fn data_error(error: std::io::Error, entry: &Entry) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<TarError>()) {
         Some(TarError::Limit(limit)) => Error::TooLarge(*limit),
         Some(TarError::Truncated) => Error::Tar(TarError::Truncated),

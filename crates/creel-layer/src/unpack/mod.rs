@@ -17,6 +17,7 @@
 
 mod apply;
 mod attributes;
+mod fill;
 mod hide;
 mod lower;
 mod parents;
