@@ -1,5 +1,5 @@
 #!/bin/bash
-# The peers that creel is measured against: Docker, podman, crun and runc from Debian packages.
+# The peers that creel is measured against: Docker, containerd, podman, crun and runc from Debian packages.
 #
 # They live in a chroot (Debian sid) that one holder process owns, with its own pid, mount, uts and ipc namespaces and
 # a network namespace without a way out. No mount, rule or process leaks into the machine; `down` ends all of it.
@@ -22,7 +22,7 @@ bootstrap() {
   ROOT=$ROOT unshare -m --propagation private bash -c 'mount -t proc proc "$ROOT/proc"; mount --rbind /dev "$ROOT/dev"
     cp /etc/resolv.conf "$ROOT/etc/resolv.conf" 2>/dev/null || true
     chroot "$ROOT" apt-get update && exec chroot "$ROOT" apt-get install -y --no-install-recommends docker.io docker-cli \
-      podman crun runc iptables nftables netavark conmon passt tini iproute2 procps busybox-static hyperfine jq curl'
+      podman crun runc docker-registry skopeo iptables nftables netavark conmon passt tini iproute2 procps busybox-static hyperfine jq curl'
 }
 holder() { local p; p=$(cat "$LAB/run/holder.pid" 2>/dev/null) && grep -qs tini "/proc/$p/comm" && echo "$p"; }
 up() {

@@ -115,6 +115,21 @@ impl Client {
         Ok(Self::over(transport, repository, actions, options.auth.clone(), options.retry.clone()))
     }
 
+    /// The same without asking an insecure registry for TLS that it did not speak when it was last asked; `None` if that
+    /// is not known. Whoever uses it must be ready for a registry that does by now: its answers are none, or 400.
+    pub(crate) async fn connect_as_before(
+        registry: &str,
+        repository: &str,
+        actions: &str,
+        options: &RegistryOptions,
+    ) -> Result<Option<Self>> {
+        let transport = Transport::plain_as_before(registry, &options.config).await?;
+        Ok(transport.map(|transport| {
+            let retry = RetryPolicy { attempts: options.retry.attempts.min(2), ..options.retry.clone() };
+            Self::over(transport, repository, actions, options.auth.clone(), retry)
+        }))
+    }
+
     /// A client for a mirror's copy of `repository`. Credentials are the registry's, not the mirror's; and as the
     /// registry can be asked too, a mirror gets few attempts.
     pub(crate) fn of_mirror(mirror: &Mirror, repository: &str, options: &RegistryOptions) -> Result<Self> {

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::fetch::Piece;
 use crate::progress::{Meter, Progress, ProgressEvent};
 
-/// How many pieces (of some 8 to 64 KiB each) may wait between a connection and the thread that unpacks them.
-const PIECES: usize = 64;
+/// How many pieces (of up to 400 KiB each) may wait between a connection and the thread that takes them.
+const PIECES: usize = 8;
 
 /// One layer that an image wants.
 #[derive(Debug, Clone)]

@@ -88,8 +88,16 @@ pub async fn pull(
             done => return done,
         }
     }
-    let client =
-        Client::connect(reference.registry(), reference.repository(), "pull", &options.registry).await?;
+    let (registry, repository) = (reference.registry(), reference.repository());
+    if let Some(client) = Client::connect_as_before(registry, repository, "pull", &options.registry).await? {
+        match pull_over(client, store, &reference, &what, options, progress, &mut told).await {
+            Err(error @ (Error::Network { .. } | Error::Protocol { .. } | Error::Status { .. })) => {
+                tracing::debug!(%error, "{registry} is asked for TLS again");
+            }
+            done => return done,
+        }
+    }
+    let client = Client::connect(registry, repository, "pull", &options.registry).await?;
     pull_over(client, store, &reference, &what, options, progress, &mut told).await
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Certificate, ClientBuilder, Identity};
@@ -44,6 +44,34 @@ impl Transport {
     /// else. One that may be (it is listed, or on this machine) is asked in TLS first, and in plain HTTP if it does
     /// not speak TLS. Certificates that lie there for a registry on this machine say that it speaks TLS.
     pub(crate) async fn to(registry: &str, config: &RegistryConfig) -> Result<Self> {
+        Self::by(registry, config, async |loose, https| {
+            let speaks = speaks_tls(loose, https).await;
+            plain_ones().retain(|known| known != https);
+            if !speaks {
+                plain_ones().push(https.clone());
+            }
+            speaks
+        })
+        .await
+    }
+
+    /// The way to a registry that may be insecure, and that did not speak TLS when it was last asked: without asking.
+    /// `None` if that is not known, or may no longer be. It can be wrong, as registries learn.
+    pub(crate) async fn plain_as_before(registry: &str, config: &RegistryConfig) -> Result<Option<Self>> {
+        let (https, http) = base_urls(registry, &Plain::new(&config.insecure))?;
+        if http.is_none() || !plain_ones().contains(&https) {
+            return Ok(None);
+        }
+        let transport = Self::by(registry, config, async |_, _| false).await?;
+        Ok(Some(transport).filter(|transport| transport.base.scheme() == "http"))
+    }
+
+    /// The way to a registry; of one that may be insecure, `speaks_tls` says whether it speaks TLS.
+    async fn by(
+        registry: &str,
+        config: &RegistryConfig,
+        speaks_tls: impl AsyncFnOnce(&reqwest::Client, &Url) -> bool,
+    ) -> Result<Self> {
         let plain = Plain::new(&config.insecure);
         let (https, http) = base_urls(registry, &plain)?;
         let certs = read_certs(config.certs_of(registry))?;
@@ -149,6 +177,12 @@ fn names(url: &Url) -> Vec<String> {
     let mut names: Vec<String> = host_port(url).into_iter().chain(full).collect();
     names.dedup();
     names
+}
+
+/// The registries that may be insecure and did not speak TLS when they were last asked, by their addresses in TLS.
+fn plain_ones() -> MutexGuard<'static, Vec<Url>> {
+    static PLAIN: Mutex<Vec<Url>> = Mutex::new(Vec::new());
+    PLAIN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a TLS handshake gets through.

@@ -1,8 +1,9 @@
 //! From a compressed stream to the plain one.
 
-use std::io::{BufRead, Cursor, Read};
+use std::io::{BufRead, Chain, Cursor, Read};
 
 use crate::error::{Error, Result};
+use crate::gzip::Members;
 
 /// How a layer or an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +52,35 @@ impl Compression {
 /// # Errors
 /// Here: the stream cannot be read, or is compressed with bzip2 or xz. While reading: `InvalidData` if it is damaged,
 /// `UnexpectedEof` if it ends in the middle of a member or frame, so a cut stream never looks complete.
-pub fn decompress<'a, R: BufRead + Send + 'a>(mut stream: R) -> Result<Box<dyn Read + Send + 'a>> {
+pub fn decompress<'a, R: BufRead + Send + 'a>(stream: R) -> Result<Box<dyn Read + Send + 'a>> {
+    let (compression, whole) = open(stream)?;
+    Ok(match compression {
+        Compression::None => Box::new(whole),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        Compression::Zstd => zstd(whole)?,
+    })
+}
+
+/// [`decompress()`] for those who hold what comes out against a digest of their own: gzip's checksums, which say less and
+/// cost time, are not computed. Whatever a checksum would find, the digest finds.
+///
+/// # Errors
+/// As [`decompress()`], but for checksums.
+pub fn decompress_hashed<'a, R: BufRead + Send + 'a>(stream: R) -> Result<Box<dyn Read + Send + 'a>> {
+    let (compression, whole) = open(stream)?;
+    Ok(match compression {
+        Compression::None => Box::new(whole),
+        Compression::Gzip => Box::new(Members::new(whole)),
+        Compression::Zstd => zstd(whole)?,
+    })
+}
+
+fn zstd<'a, R: BufRead + Send + 'a>(whole: R) -> Result<Box<dyn Read + Send + 'a>> {
+    Ok(Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(Error::Decompress)?))
+}
+
+/// Tells the compression and gives the stream back whole.
+fn open<R: BufRead>(mut stream: R) -> Result<(Compression, Chain<Cursor<Vec<u8>>, R>)> {
     let mut start = Vec::with_capacity(6);
     stream.by_ref().take(6).read_to_end(&mut start).map_err(Error::Decompress)?;
     let compression = Compression::detect(&start);
@@ -61,14 +90,7 @@ pub fn decompress<'a, R: BufRead + Send + 'a>(mut stream: R) -> Result<Box<dyn R
     if start.starts_with(b"\xfd7zXZ\0") {
         return Err(Error::Compression("xz"));
     }
-    let whole = Cursor::new(start).chain(stream);
-    Ok(match compression {
-        Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        Compression::Zstd => {
-            Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(Error::Decompress)?)
-        }
-    })
+    Ok((compression, Cursor::new(start).chain(stream)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Copying an archive's files into a container: Docker's `PUT /containers/{id}/archive`.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +13,9 @@ use crate::name::{Clean, wanted};
 use crate::resolve::true_path;
 use crate::tar::Reader;
 use crate::unpack::{Applier, Limits, Manner, explain};
+
+/// How much of the archive is read at once, in bytes.
+const BUFFER: usize = 64 << 10;
 
 /// How to unpack an archive into a container.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,7 +60,7 @@ pub fn extract<R: Read>(tar: R, root: &OwnedFd, path: &Path, options: &ExtractOp
     fs::open_plain(root, &base).map_err(failed)?;
     let root = fs::open_plain(root.as_fd(), b"").map_err(failed)?;
     let manner = Manner::Copy { owner: options.owner, keep_kind: options.no_overwrite_dir_non_dir };
-    let mut reader = Reader::with_limit(tar, options.max_bytes);
+    let mut reader = Reader::with_limit(BufReader::with_capacity(BUFFER, tar), options.max_bytes);
     let mut applier = Applier::new(root, base, manner, Limits::default().paths);
     let mut entries = 0;
     while let Some(entry) = reader.next_entry().map_err(explain)? {

@@ -100,10 +100,25 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|why| Error::io("sync", path, why))
 }
 
-/// Makes everything on a directory's file system durable.
-pub(crate) fn sync_fs(path: &Path) -> Result<()> {
-    let dir = File::open(path).map_err(|why| Error::io("open", path, why))?;
-    rustix::fs::syncfs(&dir).map_err(|why| Error::io("sync the file system of", path, why))
+/// A file system that is to be made durable. It is opened before what matters is written: the kernel tells a descriptor
+/// of each failure since it was opened, and of none that another one has been told of before that (`errseq.rst`).
+#[derive(Debug)]
+pub(crate) struct Synced {
+    dir: File,
+    path: PathBuf,
+}
+
+impl Synced {
+    /// The file system that a directory is on.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let dir = File::open(path).map_err(|why| Error::io("open", path, why))?;
+        Ok(Self { dir, path: path.to_owned() })
+    }
+
+    /// Makes everything on it durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.dir).map_err(|why| Error::io("sync the file system of", &self.path, why))
+    }
 }
 
 /// The digest and length of a file's content.

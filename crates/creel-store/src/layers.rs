@@ -16,8 +16,8 @@ use crate::blobs::BlobWriter;
 use crate::db::sql;
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::files::{self, Temp};
-use crate::hashing::Hashed;
+use crate::files::{self, Synced, Temp};
+use crate::hashing::Plain;
 use crate::store::Store;
 use crate::view::View;
 
@@ -252,10 +252,13 @@ impl Store {
         }
         let stack = [below, &[*diff_id]].concat();
         let directory = self.temp("layer")?;
+        files::make_dir(directory.path(), 0o710)?;
+        // Opened before anything is written: it is told of every failure to write back from here on.
+        let synced = Synced::open(directory.path())?;
         match self.unpack(&mut source, &directory, &stack, parents, options) {
             Ok(Some(record)) => {
                 source.finish()?;
-                let layer = self.keep_layer(directory, record)?;
+                let layer = self.keep_layer(directory, synced, record)?;
                 if let Some(blob) = &options.keep_blob {
                     self.applying.proven().insert((blob.digest, *diff_id));
                 }
@@ -293,10 +296,8 @@ impl Store {
         };
         let error = |why| layer_error(diff_id, directory.path(), why);
         let fs = directory.path().join("fs");
-        files::make_dir(directory.path(), 0o710)?;
         files::make_dir(&fs, 0o755)?;
-        let compressed = BufReader::with_capacity(READ, source);
-        let tar = creel_layer::decompress(compressed).map_err(error)?;
+        let _ahead = self.flusher.ahead(&self.paths.layers());
         let unpack = UnpackOptions {
             limits: options.limits.unwrap_or_else(|| self.limits()),
             parents: parents
@@ -309,13 +310,16 @@ impl Store {
             alone: parents.is_none(),
         };
         let done = std::thread::scope(|scope| {
-            let mut tar = Hashed::new(tar, scope);
-            let unpacked = match creel_layer::unpack(&mut tar, &fs, &unpack) {
-                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
-                unpacked => unpacked.map_err(error)?,
+            // What the decompressor says travels through the stream, as itself.
+            let open = || {
+                let compressed = BufReader::with_capacity(READ, source);
+                creel_layer::decompress_hashed(compressed).map_err(io::Error::other)
             };
-            // the padding after the archive's end belongs to the diffID
-            io::copy(&mut tar, &mut io::sink()).map_err(|why| error(creel_layer::Error::Decompress(why)))?;
+            let mut tar = Plain::new(open, scope).map_err(|why| Error::io("start a thread for", &fs, why))?;
+            let unpacked = match creel_layer::unpack_buffered(&mut tar, &fs, &unpack) {
+                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
+                unpacked => unpacked.map_err(|why| error(undisguised(why)))?,
+            };
             Ok(Some((unpacked, tar.finish().ok_or(Error::Closed)?)))
         })?;
         let Some((unpacked, actual)) = done else { return Ok(None) };
@@ -338,14 +342,14 @@ impl Store {
     }
 
     /// Makes an unpacked layer durable and gives it its name and its row.
-    fn keep_layer(&self, directory: Temp, record: LayerRecord) -> Result<LayerId> {
+    fn keep_layer(&self, directory: Temp, synced: Synced, record: LayerRecord) -> Result<LayerId> {
         let id = record.id;
         let json = serde_json::to_string(&record)
             .map_err(|why| Error::Invalid { what: format!("layer {id}"), why: why.to_string() })?;
         let note = directory.path().join("layer.json");
         std::fs::write(&note, &json).map_err(|why| Error::io("write", &note, why))?;
         failpoint("layer-before-sync");
-        files::sync_fs(directory.path())?;
+        synced.sync()?;
         let _content = self.content_in_use();
         failpoint("layer-before-rename");
         directory.rename_to(&self.paths.layer(&id))?;
@@ -371,6 +375,18 @@ impl Store {
                 Err(why)
             }
         }
+    }
+}
+
+/// A failure to make out the compression is read from the stream as any other; here it is itself again.
+fn undisguised(why: creel_layer::Error) -> creel_layer::Error {
+    use creel_layer::{Error as Layer, tar::TarError};
+    match why {
+        Layer::Tar(TarError::Read(cause)) => match cause.downcast::<Layer>() {
+            Ok(itself) => itself,
+            Err(cause) => Layer::Tar(TarError::Read(cause)),
+        },
+        why => why,
     }
 }
 

@@ -16,6 +16,7 @@ mod commit;
 mod db;
 mod error;
 mod files;
+mod flush;
 mod gc;
 mod hashing;
 mod images;

@@ -11,6 +11,7 @@ use crate::claims::Claims;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::files::{self, Temp, Temps};
+use crate::flush::Flusher;
 use crate::layers::Applying;
 use crate::lease::Leases;
 use crate::partial::Partials;
@@ -36,6 +37,7 @@ pub struct Store {
     pub(crate) db: Db,
     pub(crate) leases: Leases,
     pub(crate) applying: Applying,
+    pub(crate) flusher: Flusher,
     pub(crate) claims: Claims,
     pub(crate) temps: Arc<Temps>,
     limits: RwLock<Limits>,
@@ -80,6 +82,7 @@ impl Store {
             db,
             leases: Leases::default(),
             applying: Applying::default(),
+            flusher: Flusher::default(),
             partials: Partials::default(),
             claims: Claims::default(),
             limits: RwLock::default(),

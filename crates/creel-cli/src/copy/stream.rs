@@ -56,7 +56,7 @@ impl Read for Channel {
 /// # Errors
 /// When the archive is damaged, or either side fails.
 pub(crate) fn rename(from: impl Read, to: impl Write, old: &str, new: &str) -> io::Result<()> {
-    let mut reader = Reader::new(from);
+    let mut reader = Reader::new(io::BufReader::with_capacity(64 << 10, from));
     let mut writer = Writer::new(io::BufWriter::with_capacity(64 << 10, to));
     while let Some(mut entry) = reader.next_entry().map_err(io::Error::other)? {
         entry.name = renamed(&entry.name, old, new);

@@ -97,7 +97,7 @@ impl Outer {
         let wrong = |error: &dyn std::fmt::Display| Error::Archive(error.to_string());
         let buffered = BufReader::with_capacity(256 << 10, tar);
         let plain = creel_layer::decompress(buffered).map_err(|error| wrong(&error))?;
-        let mut reader = Reader::new(plain);
+        let mut reader = Reader::new(BufReader::with_capacity(256 << 10, plain));
         let mut outer = Self { members: HashMap::new(), stored: false };
         let mut memory = 0;
         while let Some(entry) = reader.next_entry().map_err(|error| wrong(&error))? {

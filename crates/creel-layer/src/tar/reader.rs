@@ -1,20 +1,18 @@
 //! From a stream of bytes to entries.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use super::header::{self, Header};
 use super::pax::Pax;
 use super::sparse;
 use super::{BLOCK, Entry, Kind, MAX_EXTENDED, TarError, Timestamp};
 
-const BUFFER: usize = 64 << 10;
-
 /// Reads an archive entry by entry.
 ///
 /// [`Reader::next_entry`] gives the next entry, and reading from the reader itself gives that entry's stored data (a
 /// sparse file's without its holes, see [`Entry::sparse`]) until it ends. Data that is not read is skipped.
 pub struct Reader<R> {
-    inner: BufReader<R>,
+    inner: R,
     /// Bytes taken from the stream.
     at: u64,
     limit: u64,
@@ -26,10 +24,10 @@ pub struct Reader<R> {
     ended: bool,
 }
 
-impl<R: Read> Reader<R> {
-    /// A reader of the archive that `stream` holds.
-    pub fn new(stream: R) -> Self {
-        let inner = BufReader::with_capacity(BUFFER, stream);
+impl<R: BufRead> Reader<R> {
+    /// A reader of the archive that `stream` holds. Headers are read 512 bytes at a time, so the stream's buffer decides
+    /// how many calls that takes.
+    pub fn new(inner: R) -> Self {
         Self { inner, at: 0, limit: u64::MAX, data: 0, padding: 0, global: Pax::default(), ended: false }
     }
 
@@ -103,6 +101,39 @@ impl<R: Read> Reader<R> {
             self.inner.consume(count);
             self.advance(count as u64)?;
         }
+    }
+
+    /// What is at hand of the present entry's stored data, without copying it: a piece of the stream's own buffer. Empty
+    /// at the data's end. [`Reader::used`] says how much of it was taken.
+    ///
+    /// # Errors
+    /// As reading: `UnexpectedEof` if the archive ends before the data does.
+    pub fn data(&mut self) -> io::Result<&[u8]> {
+        if self.data == 0 {
+            return Ok(&[]);
+        }
+        while let Err(error) = self.inner.fill_buf() {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        // Nothing is read by this second call: it gives what the first one has found.
+        let piece = self.inner.fill_buf()?;
+        if piece.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, TarError::Truncated));
+        }
+        Ok(&piece[..usize::try_from(self.data).unwrap_or(usize::MAX).min(piece.len())])
+    }
+
+    /// Takes `count` bytes of what [`Reader::data`] gave.
+    ///
+    /// # Errors
+    /// The archive is longer than its limit.
+    pub fn used(&mut self, count: usize) -> io::Result<()> {
+        let count = usize::try_from(self.data).unwrap_or(usize::MAX).min(count);
+        self.inner.consume(count);
+        self.data -= count as u64;
+        self.advance(count as u64).map_err(io::Error::other)
     }
 
     fn entry(
@@ -278,7 +309,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// The present entry's stored data; `UnexpectedEof` if the archive ends before it does.
-impl<R: Read> Read for Reader<R> {
+impl<R: BufRead> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.data).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {

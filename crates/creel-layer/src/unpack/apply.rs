@@ -1,7 +1,7 @@
 //! One entry at a time: making the file that it describes.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -10,14 +10,15 @@ use rustix::io::Errno;
 
 use super::Unpacked;
 use super::attributes::{Attributes, Late, Setter, clear_xattrs};
+use super::fill::{Filler, SMALL};
 use super::lower::{Found, Lowers};
 use super::parents::{Place, join_base};
 use crate::error::{Error, Result, printable};
 use crate::fs::{self, Meta};
 use crate::name::{Clean, is_reserved, join};
-use crate::tar::{Entry, Kind, Reader, Segment};
+use crate::tar::{Entry, Kind, Reader, Segment, TarError};
 
-/// Large enough that a call's cost does not matter, small enough for the cache.
+/// For copies from lower layers: large enough that a call's cost does not matter, small enough for the cache.
 const BUFFER: usize = 256 << 10;
 
 /// The two ways in which archives are unpacked.
@@ -77,6 +78,7 @@ pub(crate) struct Applier {
     pub(super) max_late_bytes: u64,
     /// Whether the layers below are not there yet.
     pub(crate) alone: bool,
+    filler: Filler,
     buffer: Vec<u8>,
     bytes: u64,
 }
@@ -85,7 +87,7 @@ impl Applier {
     pub(crate) fn new(root: OwnedFd, base: Vec<u8>, manner: Manner, max_late_bytes: Option<u64>) -> Self {
         let max_late_bytes = max_late_bytes.unwrap_or(u64::MAX);
         let setter = Setter::new(matches!(manner, Manner::Copy { .. }));
-        let (places, late, buffer) = (Vec::new(), BTreeMap::new(), vec![0; BUFFER]);
+        let (places, late, buffer) = (Vec::new(), BTreeMap::new(), Vec::new());
         Self {
             root,
             base,
@@ -96,6 +98,7 @@ impl Applier {
             late_bytes: 0,
             max_late_bytes,
             alone: false,
+            filler: Filler::default(),
             buffer,
             bytes: 0,
         }
@@ -119,7 +122,7 @@ impl Applier {
     }
 
     /// Creates or changes the file `name` as `entry` says, with the data that `archive` has for it.
-    pub(crate) fn put<R: Read>(
+    pub(crate) fn put<R: BufRead>(
         &mut self,
         name: &Clean,
         entry: &Entry,
@@ -165,6 +168,7 @@ impl Applier {
     /// Sets what had to wait for the end, and sums up. Nothing can be put after that.
     pub(crate) fn finish(&mut self) -> Result<Unpacked> {
         self.hide_all_in_root()?;
+        self.filler.end(&mut self.setter)?;
         for (path, late) in std::mem::take(&mut self.late) {
             match fs::open_plain(&self.root, &path) {
                 Ok(dir) => self.setter.late(&path, dir.as_fd(), &late)?,
@@ -193,7 +197,7 @@ impl Applier {
         self.change_directory(&root, &[], entry, wanted)
     }
 
-    fn put_file<R: Read>(
+    fn put_file<R: BufRead>(
         &mut self,
         place: &Place,
         base: &[u8],
@@ -205,6 +209,10 @@ impl Applier {
         let mode = Mode::from_raw_mode(wanted.mode & 0o777);
         let file = self.create(place, base, entry, |dir| rustix::fs::openat(dir, base, flags, mode))?;
         match &entry.sparse {
+            None if entry.size <= SMALL && self.is_layer() => {
+                self.bytes += entry.size;
+                return self.filler.add(file, entry, wanted, archive, &mut self.setter);
+            }
             None => self.fill(&file, entry, archive, Segment { offset: 0, length: entry.size })?,
             Some(segments) => {
                 rustix::fs::ftruncate(&file, entry.size)
@@ -218,7 +226,7 @@ impl Applier {
     }
 
     /// Writes the next `segment.length` bytes of the archive to the file.
-    fn fill<R: Read>(
+    fn fill<R: BufRead>(
         &mut self,
         file: &OwnedFd,
         entry: &Entry,
@@ -227,11 +235,15 @@ impl Applier {
     ) -> Result<()> {
         let (mut at, end) = (segment.offset, segment.offset.saturating_add(segment.length));
         while at < end {
-            let want = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
-            archive.read_exact(&mut self.buffer[..want]).map_err(|error| data_error(error, entry))?;
-            fs::write_at(file, &self.buffer[..want], at)
+            let piece = archive.data().map_err(|error| data_error(error, entry))?;
+            if piece.is_empty() {
+                return Err(Error::Tar(TarError::Truncated));
+            }
+            let count = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len());
+            fs::write_at(file, &piece[..count], at)
                 .map_err(|error| Error::entry(&entry.name, "write", error))?;
-            at += want as u64;
+            archive.used(count).map_err(|error| data_error(error, entry))?;
+            at += count as u64;
         }
         self.bytes += segment.length;
         Ok(())
@@ -355,6 +367,7 @@ impl Applier {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let to = rustix::fs::openat(dir, name, flags, mode).map_err(failed)?;
                 rustix::fs::ftruncate(&to, meta.size).map_err(failed)?;
+                self.buffer.resize(BUFFER, 0);
                 for segment in fs::data_segments(&from, meta.size).map_err(failed)? {
                     self.bytes += copy_segment(&from, &to, segment, &mut self.buffer).map_err(failed)?;
                 }
@@ -456,8 +469,7 @@ fn copy_segment(
 }
 
 /// A failure to read an entry's data is the archive's, not the file's.
-fn data_error(error: std::io::Error, entry: &Entry) -> Error {
-    use crate::tar::TarError;
+pub(super) fn data_error(error: std::io::Error, entry: &Entry) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<TarError>()) {
         Some(TarError::Limit(limit)) => Error::TooLarge(*limit),
         Some(TarError::Truncated) => Error::Tar(TarError::Truncated),

@@ -83,6 +83,11 @@ impl Setter {
         Self { ids, umask: umask(), foreign, dropped: 0 }
     }
 
+    /// One like this for another thread, which has left nothing out yet.
+    pub(super) fn another(&self) -> Self {
+        Self { dropped: 0, ..*self }
+    }
+
     fn owner(&self, wanted: &Attributes) -> Option<(Option<Uid>, Option<Gid>)> {
         let change = self.foreign || (wanted.uid, wanted.gid) != self.ids;
         change.then(|| (Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid))))

@@ -17,11 +17,12 @@
 
 mod apply;
 mod attributes;
+mod fill;
 mod hide;
 mod lower;
 mod parents;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 pub(crate) use apply::{Applier, Manner};
@@ -31,6 +32,9 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::name::{Wish, wish};
 use crate::tar::{Reader, TarError};
+
+/// How much of a stream without a buffer is read at once, in bytes.
+const BUFFER: usize = 64 << 10;
 
 /// How large a layer may be, so that a few kilobytes from a stranger cannot fill a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +99,14 @@ pub struct Unpacked {
 /// The archive is malformed, truncated or too large; an entry is refused, see the module's text; the system refuses a
 /// step, for example because the disk is full.
 pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<Unpacked> {
+    unpack_buffered(BufReader::with_capacity(BUFFER, tar), dest, options)
+}
+
+/// [`unpack()`] for a stream that has a buffer: files are written straight from it, so it had better hold 64 KiB or more.
+///
+/// # Errors
+/// As [`unpack()`].
+pub fn unpack_buffered<R: BufRead>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     let root = fs::open_root(dest)?;
     let lowers = options.parents.iter().map(|path| fs::open_root(path)).collect::<Result<_>>()?;
     let mut reader = Reader::with_limit(tar, options.limits.bytes);
@@ -110,7 +122,7 @@ pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<U
     }
 }
 
-fn apply<R: Read>(
+fn apply<R: BufRead>(
     reader: &mut Reader<R>,
     applier: &mut Applier,
     options: &UnpackOptions,
