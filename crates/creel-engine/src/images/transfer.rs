@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use creel_distribution::{Auth, LoadOptions, Progress, PullOptions, PushOptions, RegistryOptions};
-use creel_types::{Platform, Reference};
+use creel_store::Content;
+use creel_types::{ErrorKind, Platform, Reference};
 use creel_wire::image::ProgressMessage;
 use creel_wire::system::AuthResponse;
 use tokio::sync::mpsc::{self, Receiver};
@@ -104,9 +105,10 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
     let core = core.clone();
     tokio::spawn(async move {
         let (store, progress) = (core.store.clone(), Messages(sender.clone()));
+        let policy = core.config.registries.policy.clone();
         let loaded = blocking(move || {
             let reader = SourceReader::new(tar);
-            let options = LoadOptions::default();
+            let options = LoadOptions { policy, ..LoadOptions::default() };
             let loaded = if quiet {
                 creel_distribution::load(&store, reader, &options, &creel_distribution::Silent)
             } else {
@@ -139,12 +141,28 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
 /// An archive of images.
 pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
     for name in &names {
-        // Docker names it as it was given, without the tag that was looked for.
+        // Docker names it as it was given, without the tag that was looked for; a tag that was given is but a reference.
+        let tagged = name.parse::<Reference>().is_ok_and(|reference| reference.tag().is_some());
         let unknown = |e: Error| match e.kind() {
-            creel_types::ErrorKind::NotFound => Error::not_found(format!("No such image: {name}")),
+            ErrorKind::NotFound if tagged => Error::not_found("reference does not exist"),
+            ErrorKind::NotFound => Error::not_found(format!("No such image: {name}")),
             _ => e,
         };
         let image = core.store.resolve_image(name).map_err(|e| unknown(e.into()))?;
+        // Once the archive has begun, a reason can no longer be given.
+        let view = core.store.view();
+        if let Some(missing) = view.lacks(&image).iter().find(|lacking| matches!(lacking, Content::Blob(_))) {
+            return Err(Error::new(
+                ErrorKind::DataLoss,
+                format!("image {name} is not whole: {missing} is missing; pull it again"),
+            ));
+        }
+        if let Some(layer) = image.layers.iter().find(|layer| layer.blob.is_none()) {
+            return Err(Error::unsupported(format!(
+                "image {name} cannot be saved: the archive of its layer {} is not kept",
+                layer.diff_id
+            )));
+        }
         tell(core, "save", &image.id.to_string(), name);
     }
     let (sender, receiver) = mpsc::channel(8);
@@ -162,7 +180,14 @@ pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
 }
 
 /// Makes an image of a root file system's tar.
-pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) -> Receiver<ProgressMessage> {
+pub(crate) fn import(
+    core: &Arc<Core>,
+    tar: ByteSource,
+    options: ImportOptions,
+) -> Result<Receiver<ProgressMessage>> {
+    // What is wrong with the request is said before the archive is read.
+    creel_distribution::change::apply(&mut Default::default(), &options.changes)
+        .map_err(|e| Error::of(&e))?;
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let core = core.clone();
     tokio::spawn(async move {
@@ -172,6 +197,7 @@ pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) 
             changes: options.changes,
             message: options.message,
             platform: options.platform,
+            policy: core.config.registries.policy.clone(),
         };
         let made = blocking(move || {
             creel_distribution::import(&store, SourceReader::new(tar), &options).map_err(|e| Error::of(&e))
@@ -185,5 +211,5 @@ pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) 
         };
         let _ = sender.send(message).await;
     });
-    receiver
+    Ok(receiver)
 }
