@@ -217,12 +217,8 @@ async fn a_real_registry_takes_the_chunks() {
     assert_eq!(front.count("PATCH", "/blobs/uploads/"), 3);
     let store = TestStore::new();
     let silent: Arc<dyn creel_distribution::Progress> = Arc::new(Silent);
-    let pulled = creel_distribution::pull(
-        &store.store,
-        &registry.image(&format!("test/image@{}", pushed.digest)),
-        &pull_options(),
-        &silent,
-    );
-    assert_eq!(pulled.await.unwrap().manifest_digest, pushed.digest);
+    let (name, options) = (registry.image(&format!("test/image@{}", pushed.digest)), pull_options());
+    let pulled = creel_distribution::pull(&store.store, &name, &options, &silent).await.unwrap();
+    assert_eq!(pulled.manifest_digest, pushed.digest);
     assert_whole(&store.store);
 }

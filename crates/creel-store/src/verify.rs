@@ -21,6 +21,7 @@ use creel_types::{ContainerId, Digest};
 use crate::aside;
 use crate::db::{self, sql};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::files;
 use crate::images::ImageRecord;
 use crate::layers::{ApplyOptions, LayerId, LayerRecord};
@@ -218,7 +219,7 @@ impl Store {
         options: &VerifyOptions,
         tell: &mut dyn FnMut(Checking) -> bool,
     ) -> Result<VerifyReport> {
-        let _lease = self.lease();
+        // No lease: a long look must not keep what others delete meanwhile.
         let view = self.view();
         let scope = Scope::of(&view, options.images.as_deref())?;
         let mut report = VerifyReport::default();
@@ -269,12 +270,12 @@ impl Store {
         if let Some(whole) = known.get(digest) {
             return Ok(*whole);
         }
-        if !self.has_blob(digest) {
-            return Ok(false); // collected since the list was made
-        }
         let content = Content::Blob(*digest);
         let path = self.paths.blob(digest);
         let seen = identity(&path);
+        if !self.is_still(&content, seen) {
+            return Ok(false); // collected since the list was made
+        }
         let what = match std::fs::File::open(&path).and_then(files::hash_file) {
             Ok((actual, length)) => {
                 report.bytes += length;
@@ -288,8 +289,9 @@ impl Store {
             Err(why) => Some(format!("it cannot be read: {why}")),
         };
         report.blobs += 1;
+        let gone = what.is_some() && !self.is_still(&content, seen);
         known.insert(*digest, what.is_none());
-        let Some(what) = what else { return Ok(true) };
+        let Some(what) = what.filter(|_| !gone) else { return Ok(!gone) };
         let (images, containers) = users(&self.view(), &content);
         let fate = self.put_aside(&content, seen, None, options)?;
         report.damaged.push(Damage { content, what: vec![what], count: 1, images, containers, fate });
@@ -307,11 +309,9 @@ impl Store {
         blobs: &mut HashMap<Digest, bool>,
         report: &mut VerifyReport,
     ) -> Result<bool> {
-        if !self.has_layer(id) {
-            return Ok(false);
-        }
-        let Some(record) = view.layer(id) else { return Ok(false) };
+        let content = Content::Layer(*id);
         let seen = identity(&self.paths.layer(id));
+        let Some(record) = view.layer(id).filter(|_| self.is_still(&content, seen)) else { return Ok(false) };
         // any archive will do that some image names for it
         let named = view.images().flat_map(|image| &image.layers).filter(|layer| layer.layer == *id);
         let mut archives: Vec<_> = named.filter_map(|layer| Some(layer.blob.as_ref()?.digest)).collect();
@@ -338,12 +338,12 @@ impl Store {
             None => Look::Unproven,
         };
         match looked {
+            Look::Damaged { .. } | Look::Unchecked(_) if !self.is_still(&content, seen) => return Ok(false),
             Look::Whole => report.layers += 1,
             Look::Unproven => report.unproven.push(*id),
             Look::Unchecked(why) => report.unchecked.push(why),
             Look::Damaged { what, count, fresh } => {
                 report.layers += 1;
-                let content = Content::Layer(*id);
                 let (images, containers) = users(&self.view(), &content);
                 let fate = self.put_aside(&content, seen, fresh, options)?;
                 let whole = matches!(fate, Fate::Replaced(_));
@@ -406,6 +406,17 @@ impl Store {
         }
     }
 
+    /// Whether this content still has its row, and is what was `seen`.
+    fn is_still(&self, content: &Content, seen: Option<(u64, u64)>) -> bool {
+        let view = self.view();
+        match content {
+            Content::Blob(digest) => {
+                view.blob_size(digest).is_some() && identity(&self.paths.blob(digest)) == seen
+            }
+            Content::Layer(id) => view.layer(id).is_some() && identity(&self.paths.layer(id)) == seen,
+        }
+    }
+
     /// Takes damaged content out of use, if it still is what was `seen`; a layer is replaced by its fresh unpacking.
     fn put_aside(
         &self,
@@ -429,18 +440,25 @@ impl Store {
             Content::Blob(digest) => self.paths.blob(digest),
             Content::Layer(id) => self.paths.layer(id),
         };
-        if identity(&path) != seen {
-            return Ok(Fate::Stuck("it was replaced meanwhile".to_owned()));
+        if !self.is_still(content, seen) {
+            return Ok(Fate::Stuck("it was deleted or replaced meanwhile".to_owned()));
         }
-        let gone = *content;
-        let moved = match self.db.write(move |connection, view| forget(connection, view, &gone)) {
-            Ok(()) => aside::put(&self.paths, content),
-            Err(why) => Err(why),
-        };
-        let moved = match moved {
+        // Moved first: what has lost its row and still lies there would be deleted when the store is opened.
+        let moved = match aside::put(&self.paths, content) {
             Ok(moved) => moved,
             Err(why) => return Ok(Fate::Stuck(why.to_string())),
         };
+        failpoint("verify-moved");
+        let gone = *content;
+        if let Err(why) = self.db.write(move |connection, view| forget(connection, view, &gone)) {
+            if let Some(moved) = &moved
+                && let Err(why) = std::fs::rename(moved, &path)
+            {
+                tracing::error!("{content} lies in {} now: {why}", moved.display());
+            }
+            return Ok(Fate::Stuck(why.to_string()));
+        }
+        failpoint("verify-row-gone");
         match (fresh, settled) {
             (Some((directory, record)), Some(json)) => match self.place_layer(directory, record, json) {
                 Ok(_) => Ok(Fate::Replaced(moved)),

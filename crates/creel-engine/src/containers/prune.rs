@@ -69,15 +69,8 @@ fn span(text: &str) -> Option<SignedDuration> {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let units = [
-            ("ns", 1e-9),
-            ("us", 1e-6),
-            ("µs", 1e-6),
-            ("ms", 1e-3),
-            ("h", 3600.0),
-            ("m", 60.0),
-            ("s", 1.0),
-        ];
+        let units =
+            [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
         let (unit, after) = units
             .iter()
             .find_map(|(unit, seconds)| rest.strip_prefix(unit).map(|after| (*seconds, after)))?;

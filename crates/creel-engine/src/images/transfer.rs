@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use creel_distribution::{Auth, LoadOptions, Progress, PullOptions, PushOptions, RegistryOptions};
-use creel_store::Content;
+use creel_store::{Content, ImageRecord};
 use creel_types::{ErrorKind, Platform, Reference};
 use creel_wire::image::ProgressMessage;
 use creel_wire::system::AuthResponse;
@@ -138,32 +138,53 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
     receiver
 }
 
+/// The images that a name means to `save`: without a tag all of its repository.
+fn chosen(core: &Core, name: &str) -> Result<Vec<Arc<ImageRecord>>> {
+    let view = core.store.view();
+    let reference = name.parse::<Reference>().ok();
+    if let Some(repository) = reference.as_ref().filter(|r| r.tag().is_none() && r.digest().is_none()) {
+        let same = |known: &Reference| {
+            (known.registry(), known.repository()) == (repository.registry(), repository.repository())
+        };
+        let tags = view.references().filter(|(known, _)| known.digest().is_none() && same(known));
+        let images: Vec<_> = tags.filter_map(|(_, id)| view.image(id)).collect();
+        if !images.is_empty() {
+            return Ok(images);
+        }
+    }
+    // Docker names it as it was given, without the tag that was looked for; a tag that was given is but a reference.
+    let tagged = reference.is_some_and(|reference| reference.tag().is_some());
+    let image = view.resolve_image(name).map_err(|e| match Error::from(e) {
+        e if e.kind() != ErrorKind::NotFound => e,
+        _ if tagged => Error::not_found("reference does not exist"),
+        _ => Error::not_found(format!("No such image: {name}")),
+    })?;
+    Ok(vec![image])
+}
+
+/// Whether all of an image is there: once the archive has begun, a reason can no longer be given.
+fn savable(core: &Core, name: &str, image: &ImageRecord) -> Result<()> {
+    let lacks = core.store.view().lacks(image);
+    if let Some(missing) = lacks.iter().find(|lacking| matches!(lacking, Content::Blob(_))) {
+        let why = format!("image {name} is not whole: {missing} is missing; pull it again");
+        return Err(Error::new(ErrorKind::DataLoss, why));
+    }
+    match image.layers.iter().find(|layer| layer.blob.is_none()) {
+        None => Ok(()),
+        Some(layer) => Err(Error::unsupported(format!(
+            "image {name} cannot be saved: the archive of its layer {} is not kept",
+            layer.diff_id
+        ))),
+    }
+}
+
 /// An archive of images.
 pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
     for name in &names {
-        // Docker names it as it was given, without the tag that was looked for; a tag that was given is but a reference.
-        let tagged = name.parse::<Reference>().is_ok_and(|reference| reference.tag().is_some());
-        let unknown = |e: Error| match e.kind() {
-            ErrorKind::NotFound if tagged => Error::not_found("reference does not exist"),
-            ErrorKind::NotFound => Error::not_found(format!("No such image: {name}")),
-            _ => e,
-        };
-        let image = core.store.resolve_image(name).map_err(|e| unknown(e.into()))?;
-        // Once the archive has begun, a reason can no longer be given.
-        let view = core.store.view();
-        if let Some(missing) = view.lacks(&image).iter().find(|lacking| matches!(lacking, Content::Blob(_))) {
-            return Err(Error::new(
-                ErrorKind::DataLoss,
-                format!("image {name} is not whole: {missing} is missing; pull it again"),
-            ));
+        for image in chosen(core, name)? {
+            savable(core, name, &image)?;
+            tell(core, "save", &image.id.to_string(), name);
         }
-        if let Some(layer) = image.layers.iter().find(|layer| layer.blob.is_none()) {
-            return Err(Error::unsupported(format!(
-                "image {name} cannot be saved: the archive of its layer {} is not kept",
-                layer.diff_id
-            )));
-        }
-        tell(core, "save", &image.id.to_string(), name);
     }
     let (sender, receiver) = mpsc::channel(8);
     let store = core.store.clone();

@@ -188,3 +188,52 @@ fn with_its_configuration_an_image_goes_and_others_stay() {
     let aside = store.disk_use(&Default::default()).quarantine;
     assert_eq!((aside.count, aside.bytes), (1, 2));
 }
+
+const CHILD: &str = "CREEL_STORE_VERIFY_ROOT";
+
+/// Verifies until it is killed.
+#[test]
+fn child() {
+    let Some(root) = std::env::var_os(CHILD) else { return };
+    verify(&Store::open(Path::new(&root)).unwrap());
+    panic!("the step was not reached");
+}
+
+#[test]
+fn killed_while_it_puts_something_aside_it_neither_loses_that_nor_goes_on_using_it() {
+    use std::os::unix::process::ExitStatusExt;
+    for step in ["verify-moved", "verify-row-gone", "layer-before-rename", "layer-before-row"] {
+        for archive in [true, false] {
+            if archive && step.starts_with("layer") {
+                continue; // nothing replaces an archive
+            }
+            let dir = scratch();
+            let (store, image) = furnished(dir.path());
+            store.create_container(&container(1), &image, "container", None, b"{}").unwrap();
+            let blob = image.layers[1].blob.as_ref().unwrap();
+            match archive {
+                // of the same length: what is too short is put aside when the store is opened
+                true => damage(&store.paths().blob(&blob.digest), &vec![1; blob.size as usize]),
+                false => damage(&store.layer_dir(&image.layers[0].layer).join("base"), b"bose"),
+            }
+            drop(store);
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "tests::verify::child", "--nocapture"])
+                .env(CHILD, dir.path())
+                .env("CREEL_STORE_KILL_AT", step)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&child.stderr).into_owned();
+            assert_eq!(child.status.signal(), Some(9), "{step}: {text}");
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(names(&store.paths().quarantine()).len(), 1, "{step}");
+            let found = store.resolve_image("app").unwrap();
+            let lacks = store.view().lacks(&found);
+            assert_eq!(lacks.len(), 1, "{step}: {lacks:?}");
+            pull(&store, &layers(), &[reference("app")]).unwrap();
+            assert!(verify(&store).is_whole(), "{step}");
+            store.whole_snapshot(&container(1)).unwrap();
+            assert_whole(&store);
+        }
+    }
+}

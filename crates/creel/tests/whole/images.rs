@@ -193,6 +193,8 @@ fn what_a_commit_takes_and_what_a_parent_keeps_are_dockers() {
     assert_eq!(status("busy"), "paused");
     daemon.ok(&["rm", "-f", "busy"]);
     daemon.ok(&["rmi", "frozen:1", "frozen:2"]);
+    // the first one lost its name to the second
+    assert!(daemon.ok(&["image", "prune", "-f"]).starts_with("Deleted Images:\ndeleted: sha256:"));
     let why = daemon.fails(
         1,
         &["commit", "busybox", "x@sha256:0000000000000000000000000000000000000000000000000000000000000000"],
