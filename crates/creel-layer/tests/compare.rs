@@ -1,4 +1,5 @@
 //! A layer held against another unpacking of its archive: whatever is changed is found.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests: an unwrap is an assertion")]
 
 mod common;
 

@@ -192,6 +192,7 @@ fn what_a_commit_takes_and_what_a_parent_keeps_are_dockers() {
     daemon.ok(&["commit", "busy", "frozen:2"]);
     assert_eq!(status("busy"), "paused");
     daemon.ok(&["rm", "-f", "busy"]);
+    assert_eq!(daemon.inspect("frozen:1", "{{json .Config.Labels}} {{json .Config.Volumes}}"), "null null");
     daemon.ok(&["rmi", "frozen:1", "frozen:2"]);
     // the first one lost its name to the second
     assert!(daemon.ok(&["image", "prune", "-f"]).starts_with("Deleted Images:\ndeleted: sha256:"));
