@@ -23,6 +23,13 @@ fn main() -> io::Result<()> {
             format!("index.docker.io/{}", "a".repeat(230)).as_bytes(),
         ],
     )?;
+    seed(
+        "credentials",
+        &[
+            br#"{"auths":{"quay.io":{"auth":"dTpwOnc="},"https://index.docker.io/v1/":{"identitytoken":"t"}},"credsStore":"x"}"#.as_slice(),
+            b"{\"credHelpers\":{\"a.example\":\"ecr\",\"docker.io\":\"\"},\"detachKeys\":\"ctrl-q\"}\nhttps://a.example/v2/",
+        ],
+    )?;
     seed("digest", &[DIGEST.as_bytes(), b"sha512:00"])?;
     seed("platform", &[b"linux/arm64/v8", b"linux", b"x86_64", b"windows/amd64"])?;
     let descriptor = |media: &str| {

@@ -26,7 +26,8 @@ fn auth(headers: &HeaderMap) -> Result<Option<Auth>> {
 
 pub(crate) async fn list(engine: State, uri: Uri) -> Result {
     let params = Params::of(&uri)?;
-    Ok(Json(engine.images(params.flag("all"), params.filters()?).await?).into_response())
+    Ok(Json(engine.images(params.flag("all"), params.flag("shared-size"), params.filters()?).await?)
+        .into_response())
 }
 
 /// `POST /images/create`: a pull with `fromImage`, an import with `fromSrc`.
@@ -67,6 +68,12 @@ pub(crate) async fn save(engine: State, uri: Uri) -> Result {
 
 pub(crate) async fn prune(engine: State, uri: Uri) -> Result {
     Ok(Json(engine.image_prune(Params::of(&uri)?.filters()?).await?).into_response())
+}
+
+/// `POST /creel/images/verify`: creel's own, see `creel_wire::verify`. `names` may come several times.
+pub(crate) async fn verify(engine: State, uri: Uri) -> Result {
+    let params = Params::of(&uri)?;
+    Ok(body::lines(engine.image_verify(&params.all("names"), params.flag("only-look"))?))
 }
 
 pub(crate) async fn commit(engine: State, uri: Uri, body: Body) -> Result {

@@ -54,6 +54,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save))
         .route("/images/prune", post(images::prune))
+        .route("/creel/images/verify", post(images::verify))
         // An image's name may hold slashes, so what is asked of it stands at the end of the path.
         .route("/images/{*rest}", any(images::by_name))
         .fallback(no_route)

@@ -18,6 +18,7 @@ mod format;
 pub mod hello;
 mod help;
 mod json;
+mod layout;
 mod output;
 mod progress;
 mod session;
@@ -47,6 +48,12 @@ pub(crate) const GLOBAL: &[Flag] = &[
     Flag::text("log-level", "string", "Accepted for Docker's sake").short('l').hide(),
     Flag::switch("version", "Print the version and quit").short('v'),
 ];
+
+/// Whether what must hold of Docker's `config.json` does for this text and registry. For tests from outside, like the
+/// fuzzer's.
+pub fn credentials_hold(text: &str, registry: &str) -> bool {
+    auth::holds(text, registry)
+}
 
 /// The commands' `main`: `args` begins with the program's name. Returns the exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {

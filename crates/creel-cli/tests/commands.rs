@@ -92,26 +92,27 @@ fn help() {
     check(
         &run(&["image"]),
         expect![[r#"
-        Usage:  creel image COMMAND
+            Usage:  creel image COMMAND
 
-        Manage images
+            Manage images
 
-        Commands:
-          history     Show the history of an image
-          import      Import the contents from a tarball to create a filesystem image
-          inspect     Display detailed information on one or more images
-          load        Load an image from a tar archive or STDIN
-          ls          List images
-          prune       Remove unused images
-          pull        Download an image from a registry
-          push        Upload an image to a registry
-          rm          Remove one or more images
-          save        Save one or more images to a tar archive (streamed to STDOUT by default)
-          tag         Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+            Commands:
+              history     Show the history of an image
+              import      Import the contents from a tarball to create a filesystem image
+              inspect     Display detailed information on one or more images
+              load        Load an image from a tar archive or STDIN
+              ls          List images
+              prune       Remove unused images
+              pull        Download an image from a registry
+              push        Upload an image to a registry
+              rm          Remove one or more images
+              save        Save one or more images to a tar archive (streamed to STDOUT by default)
+              tag         Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE
+              verify      Read images again and put aside what is damaged
 
-        Run 'creel image COMMAND --help' for more information on a command.
-        => 0
-    "#]],
+            Run 'creel image COMMAND --help' for more information on a command.
+            => 0
+        "#]],
     );
     check(
         &run(&["ps", "--help"]),

@@ -183,6 +183,22 @@ impl Client {
         Ok(Lines::new(self.stream(request).await?, "import"))
     }
 
+    /// Has everything verified that these images consist of, or everything there is; only a look changes nothing. The
+    /// last message has the report in its field `aux`.
+    ///
+    /// # Errors
+    /// 404 when an image does not exist, or the daemon is not creel's.
+    pub async fn verify_images(
+        &self,
+        images: &[String],
+        only_look: bool,
+    ) -> Result<Lines<ProgressMessage>, Error> {
+        let query = images.iter().fold(Query::new(), |query, image| query.with("names", image));
+        let query = query.with_flag("only-look", only_look);
+        let body = self.stream(Outgoing::post("/creel/images/verify").query(query)).await?;
+        Ok(Lines::new(body, "verify"))
+    }
+
     /// Makes an image of a container and returns its id.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::endpoint::HUB_NAME;
+use crate::trust::PolicyFile;
 
 /// What holds for all transfers of one daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +19,14 @@ pub struct RegistryConfig {
     /// Directories with one `HOST[:PORT]` directory for each registry that has certificates of its own, in Docker's
     /// layout: `*.crt` are authorities that are trusted for it, `*.cert` with its `*.key` is shown to it.
     pub certs: Vec<PathBuf>,
+    /// The policy on signatures that images are held against; none without it.
+    pub policy: Option<PolicyFile>,
 }
 
 impl Default for RegistryConfig {
     fn default() -> Self {
         let certs = ["/etc/creel/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec();
-        Self { insecure: Vec::new(), mirrors: Vec::new(), certs }
+        Self { insecure: Vec::new(), mirrors: Vec::new(), certs, policy: None }
     }
 }
 
@@ -57,6 +60,18 @@ pub struct Mirror {
 pub struct MirrorError {
     text: String,
     reason: String,
+}
+
+impl Mirror {
+    /// The registry that is mirrored, as references name it.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Where the mirror is: scheme, host and port, with a slash at the end.
+    pub fn address(&self) -> &str {
+        self.url.as_str()
+    }
 }
 
 impl FromStr for Mirror {

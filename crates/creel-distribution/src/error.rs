@@ -56,6 +56,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The policy on signatures cannot be read, so that nothing is accepted.
+    #[error("the policy {path} cannot be used, so no image is accepted: {reason}")]
+    Policy {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The policy on signatures does not accept the image.
+    #[error("{name} is refused by the policy {path} (scope `{scope}`): {reason}")]
+    Untrusted {
+        /// The image or archive.
+        name: String,
+        /// The policy file.
+        path: String,
+        /// Which part of it speaks for the image.
+        scope: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The reference cannot be used for this.
     #[error("{0}")]
     Reference(String),
@@ -177,7 +197,7 @@ impl Classify for Error {
                 _ => ErrorKind::Unavailable,
             },
             Error::UnknownImage { .. } | Error::Platform { .. } => ErrorKind::NotFound,
-            Error::Denied { .. } | Error::Login { .. } => ErrorKind::Unauthorized,
+            Error::Denied { .. } | Error::Login { .. } | Error::Untrusted { .. } => ErrorKind::Unauthorized,
             Error::Reference(_) | Error::Change(_) | Error::Archive(_) | Error::Insecure { .. } => {
                 ErrorKind::InvalidArgument
             }
@@ -185,7 +205,7 @@ impl Classify for Error {
             Error::Document { .. } | Error::Corrupt { .. } => ErrorKind::DataLoss,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Store { error, .. } => error.kind(),
-            Error::Io { .. } | Error::Certificates { .. } => ErrorKind::Internal,
+            Error::Io { .. } | Error::Certificates { .. } | Error::Policy { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -130,6 +130,54 @@ impl Client {
         Ok(bytes)
     }
 
+    /// The descriptors of what refers to a digest and is of this artifact type: by the referrers API, or, of a
+    /// registry that lacks it, by the tag in its place (distribution-spec 1.1, "Unavailable Referrers API").
+    pub(crate) async fn referrers(
+        &self,
+        digest: &Digest,
+        artifact: &str,
+        what: &str,
+    ) -> Result<Vec<Descriptor>> {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            #[serde(default)]
+            manifests: Vec<serde_json::Value>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Entry {
+            #[serde(default, rename = "artifactType")]
+            artifact: String,
+            #[serde(flatten)]
+            descriptor: Descriptor,
+        }
+        let action = format!("fetching {what}");
+        let mut url = self.url(&format!("referrers/{digest}"))?;
+        url.query_pairs_mut().append_pair("artifactType", artifact);
+        let tag = self.url(&format!("manifests/sha256-{}", digest.hex()))?;
+        for url in [url, tag] {
+            let call = Call::new(Method::GET, url, &action)
+                .header(ACCEPT, creel_types::image::media_type::OCI_INDEX);
+            let response = self.send(&call).await?;
+            match response.status().as_u16() {
+                200 => {}
+                // 400, 404, 405 and others: it does not know such a path.
+                400..500 => continue,
+                _ => return Err(status_error(&action, response).await),
+            }
+            let bytes = whole_body(&action, response, LIMIT).await??;
+            // Some answer paths that they do not know with a page of theirs; and what cannot be read refers to nothing.
+            let Ok(index) = serde_json::from_slice::<Index>(&bytes) else { continue };
+            let entries =
+                index.manifests.into_iter().filter_map(|value| serde_json::from_value::<Entry>(value).ok());
+            // Whether the registry filters is its own business.
+            return Ok(entries
+                .filter(|entry| entry.artifact == artifact)
+                .map(|entry| entry.descriptor)
+                .collect());
+        }
+        Ok(Vec::new())
+    }
+
     async fn whole(
         &self,
         call: &Call<'_>,

@@ -11,6 +11,7 @@ use crate::change;
 use crate::error::{Error, Result};
 use crate::images::{descriptor, detect, layer_type};
 use crate::layers::{plain_digest, storing};
+use crate::trust::{self, PolicyFile};
 
 /// How to import.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +24,8 @@ pub struct ImportOptions {
     pub message: Option<String>,
     /// The platform that the root file system is for; the host's without one.
     pub platform: Option<Platform>,
+    /// The policy on signatures: it may refuse archives, as the transport `tarball`.
+    pub policy: Option<PolicyFile>,
 }
 
 /// Makes an image of a root file system's tar, which may be compressed with gzip or zstd. Blocks. Returns its id.
@@ -36,6 +39,7 @@ pub fn import(store: &Arc<Store>, tar: impl Read, options: &ImportOptions) -> Re
             reference.familiar()
         )));
     }
+    trust::check_archive(options.policy.as_ref(), "tarball", "the archive")?;
     let mut exec = ExecConfig::default();
     change::apply(&mut exec, &options.changes).map_err(Error::Change)?;
     let lease = store.lease();

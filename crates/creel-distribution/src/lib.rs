@@ -28,6 +28,7 @@ mod pull;
 mod push;
 mod retry;
 mod transport;
+mod trust;
 mod upload;
 mod words;
 
@@ -42,3 +43,4 @@ pub use progress::{Progress, ProgressEvent, PushAux, Recorded, Silent};
 pub use pull::{PullOptions, Pulled, pull};
 pub use push::{PushOptions, Pushed, push};
 pub use retry::RetryPolicy;
+pub use trust::{Policy, PolicyError, PolicyFile};

@@ -3,7 +3,8 @@
 //! The order of things: one HEAD tells whether the tag has moved; the index leads to the platform's manifest, the
 //! manifest to the configuration, and that to the diffIDs. Then all layers are fetched side by side, each
 //! unpacked by itself while it comes in; one that takes something from the layers below is kept as a blob and
-//! unpacked when they are. What two pulls want is fetched by one of them. The image is named last of all.
+//! unpacked when they are. What two pulls want is fetched by one of them. The image is named last of all. If there is
+//! a policy on signatures, the manifest is held against it before any layer is asked for (`trust`).
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fetch::Fetched;
 use crate::layers::{Fetching, LayerJob};
 use crate::progress::{Progress, ProgressEvent};
+use crate::trust;
 
 /// How deep indexes may be nested in each other.
 const DEEPEST: usize = 4;
@@ -67,7 +69,13 @@ pub async fn pull(
         Some(digest) => digest.to_string(),
         None => reference.tag().unwrap_or(creel_types::reference::DEFAULT_TAG).to_owned(),
     };
+    // With a policy even what is here is held against it: it may have come before there was one.
+    let trusting = match &options.registry.config.policy {
+        Some(file) => file.read()?.is_none(),
+        None => true,
+    };
     if let Some(digest) = reference.digest()
+        && trusting
         && let Some(image) = known(store, &reference, digest, options)
     {
         // A digest names its content: nobody has to be asked whether it changed.
@@ -114,6 +122,7 @@ fn another_may_do(error: &Error) -> bool {
             | Error::Protocol { .. }
             | Error::Document { .. }
             | Error::Corrupt { .. }
+            | Error::Untrusted { .. }
     )
 }
 
@@ -138,6 +147,10 @@ async fn pull_over(
         if let Some(digest) = digest
             && let Some(image) = known(store, reference, &digest, options)
         {
+            let manifest = store.image(&image).and_then(|image| Some(image.manifest.as_ref()?.digest));
+            let mut digests = vec![digest];
+            digests.extend(manifest.filter(|manifest| *manifest != digest));
+            trust::check(options.registry.config.policy.as_ref(), &client, reference, &digests).await?;
             pulling();
             return Ok(up_to_date(progress, &name, image, digest));
         }
@@ -148,6 +161,9 @@ async fn pull_over(
     let manifest_digest = top.digest;
     let mut kept = Vec::new();
     let image = fetch_image(&client, top, options, &name, &mut kept).await?;
+    let mut digests: Vec<Digest> = kept.iter().map(|index| index.digest).collect();
+    digests.push(image.manifest.digest);
+    trust::check(options.registry.config.policy.as_ref(), &client, reference, &digests).await?;
     let fetched =
         install(store, client, image, reference, manifest_digest, kept, options, progress, lease).await?;
     progress.event(ProgressEvent::line(format!("Digest: {manifest_digest}")));
@@ -173,6 +189,10 @@ fn known(store: &Store, reference: &Reference, digest: &Digest, options: &PullOp
         return None;
     }
     let image = store.image(&id)?;
+    // What was put aside as damaged is fetched again, the index or manifest that the digest names included.
+    if store.blob_size(digest).is_none() || !store.view().lacks(&image).is_empty() {
+        return None;
+    }
     let fits = options.platform.as_ref().is_none_or(|wanted| wanted.accepts(&image.config.platform()));
     fits.then_some(id)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// How often and how patiently what may be passing is tried again: broken connections, 5xx, 408 and 429.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
@@ -36,9 +38,20 @@ pub(crate) fn is_passing(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Reads `Retry-After` in its form of seconds (RFC 9110, section 10.2.3); a date is answered with the usual wait.
+/// Reads `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date, which may have passed. Anything else is answered
+/// with the usual wait.
 pub(crate) fn retry_after(header: &str) -> Option<Duration> {
-    header.trim().parse().ok().map(Duration::from_secs)
+    after(header, Timestamp::now())
+}
+
+fn after(header: &str, now: Timestamp) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // An HTTP date is RFC 2822's with the zone `GMT`; its two old forms have not been sent for decades.
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(header).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -59,7 +72,24 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_seconds() {
         assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), None);
         assert_eq!(retry_after("-1"), None);
+    }
+
+    #[test]
+    fn retry_after_is_read_as_a_date() {
+        let now: Timestamp = "2015-10-21T07:27:30Z".parse().unwrap();
+        let date = "Wed, 21 Oct 2015 07:28:00 GMT";
+        assert_eq!(after(date, now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(date), Some(Duration::ZERO));
+        for bad in ["", "soon", "Wed, 99 Oct 2015 07:28:00 GMT", "2015-10-21T07:28:00Z", "1e9"] {
+            assert_eq!(after(bad, now), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_it_panic(text in "\\PC*") {
+            let _ = retry_after(&text);
+        }
     }
 }

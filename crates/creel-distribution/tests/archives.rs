@@ -69,7 +69,7 @@ fn skopeo_reads_what_is_saved_and_is_read() {
             if at == 0 {
                 assert_eq!(image.layers[0].diff_id, store.store.image(&id).unwrap().layers[0].diff_id);
             }
-            assert_eq!(fresh.store.verify().unwrap().problems, Vec::<String>::new());
+            common::assert_whole(&fresh.store);
         }
     }
 }
@@ -274,10 +274,10 @@ fn a_layout_for_several_platforms_gives_the_one_that_is_wanted() {
     let loaded = try_load(&store, &archive).unwrap();
     assert_eq!(loaded[0].image, mine.config.digest);
     assert_eq!(loaded[0].references, [reference("multi:1")]);
-    let options = LoadOptions { platform: Some(other) };
+    let options = LoadOptions { platform: Some(other), ..Default::default() };
     let loaded = load(&store.store, &archive[..], &options, &Silent).unwrap();
     assert_eq!(loaded[0].image, theirs.config.digest);
-    let options = LoadOptions { platform: Some("linux/riscv64".parse().unwrap()) };
+    let options = LoadOptions { platform: Some("linux/riscv64".parse().unwrap()), ..Default::default() };
     let error = load(&store.store, &archive[..], &options, &Silent).unwrap_err().to_string();
     assert!(error.contains("it has: linux/s390x"), "{error}");
 }

@@ -51,7 +51,7 @@ async fn layers_are_unpacked_before_those_below_them_have_come() {
     });
     pull_into(&store, &server.image(":1")).await.unwrap();
     assert!(seen_all.load(Ordering::SeqCst), "the layers waited for the lowest");
-    assert_eq!(store.store.verify().unwrap().problems, Vec::<String>::new());
+    common::assert_whole(&store.store);
 }
 
 /// The lowest layer comes last. Those above it need it: by a hard link, and for a directory that they do not describe.
@@ -97,7 +97,7 @@ async fn a_layer_that_needs_those_below_waits_for_them_and_is_fetched_once() {
     assert_eq!([0, 1, 2, 3].map(composed), [false, true, true, false]);
     assert!(tree(&dirs[1])[std::path::Path::new("d")].starts_with("41770 "), "{:?}", tree(&dirs[1]));
     assert!(tree(&dirs[2])[std::path::Path::new("alias")].starts_with("104711 "));
-    assert_eq!(store.store.verify().unwrap().problems, Vec::<String>::new());
+    common::assert_whole(&store.store);
     assert_eq!(store.content().2, 0, "something was left in tmp");
 }
 
@@ -134,7 +134,7 @@ async fn what_two_pulls_want_is_fetched_and_unpacked_once() {
         for blob in blobs {
             assert_eq!(server.count("GET", &blob.digest.to_string()), 1, "{}", blob.digest);
         }
-        assert_eq!(store.store.verify().unwrap().problems, Vec::<String>::new());
+        common::assert_whole(&store.store);
         assert_eq!(store.content(), (10, 8, 0));
     }
 }
@@ -175,7 +175,7 @@ async fn who_waits_for_anothers_download_takes_over_when_that_is_given_up() {
     second.unwrap();
     assert!(clock.elapsed() < Duration::from_millis(2500), "it waited for the server, not for the pull");
     assert_eq!(server.count("GET", &blob), 2);
-    assert_eq!(store.store.verify().unwrap().problems, Vec::<String>::new());
+    common::assert_whole(&store.store);
 }
 
 /// `CREEL_SPEED_LAYERS="a.tar.gz b.tar.gz" cargo test -p creel-distribution --test layers -- --ignored --nocapture`:

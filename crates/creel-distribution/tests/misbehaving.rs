@@ -128,7 +128,7 @@ async fn a_registry_that_ignores_range_is_survived() {
     });
     let store = TestStore::new();
     pull_from(&server, &store).await.unwrap();
-    assert_eq!(store.store.verify().unwrap().problems, Vec::<String>::new());
+    common::assert_whole(&store.store);
 }
 
 #[tokio::test(flavor = "multi_thread")]

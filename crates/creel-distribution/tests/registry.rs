@@ -55,6 +55,7 @@ async fn an_image_goes_round_and_stays_the_same() {
         changes: vec!["CMD [\"/bin/sh\"]".into(), "ENV A=b".into()],
         message: Some("made by a test".into()),
         platform: None,
+        policy: None,
     };
     let id = import(&first.store, &rootfs()[..], &options).unwrap();
     let original = first.store.image(&id).unwrap();
@@ -109,7 +110,7 @@ async fn an_image_goes_round_and_stays_the_same() {
     assert_eq!((&there.manifest, &there.layers[0].blob), (&back.manifest, &back.layers[0].blob));
     assert_eq!(tree(&second.store.layer_dir(&there.layers[0].layer)), original_tree);
     assert_eq!(push(&second.store, &name, &push_options(), &silent()).await.unwrap(), pushed);
-    assert_eq!(second.store.verify().unwrap().problems, Vec::<String>::new());
+    common::assert_whole(&second.store);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,3 +172,53 @@ async fn what_a_registry_refuses_is_quoted() {
     let error = push_noise(&server, 10).await.unwrap_err();
     assert!(matches!(error, Error::Insecure { .. }), "{error}");
 }
+
+/// Hands a request on to another server and its answer back.
+fn forward(to: &str, seen: &Seen) -> Reply {
+    use std::io::{Read as _, Write as _};
+    let mut connection = std::net::TcpStream::connect(to).unwrap();
+    let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", seen.method, seen.path);
+    for (name, value) in &seen.headers {
+        if name != "connection" {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    connection.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    connection.write_all(&seen.body).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let mut reply = Reply::new(status, &answer[end + 4..]);
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        if !["content-length", "connection"].contains(&name.to_ascii_lowercase().as_str()) {
+            reply = reply.header(name, value);
+        }
+    }
+    reply
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_takes_the_chunks() {
+    if !is_root() {
+        return;
+    }
+    let Some(registry) = RealRegistry::start(None) else { return };
+    let address = registry.address.clone();
+    // What stands in between takes no large bodies, as many front ends do.
+    let front = Server::new(move |seen| match seen.method.as_str() {
+        "PUT" | "PATCH" if seen.body.len() > 17 << 20 => Reply::new(413, ""),
+        _ => forward(&address, seen),
+    });
+    let pushed = push_noise(&front, 40 << 20).await.unwrap();
+    assert_eq!(front.count("PATCH", "/blobs/uploads/"), 3);
+    let store = TestStore::new();
+    let silent: Arc<dyn creel_distribution::Progress> = Arc::new(Silent);
+    let (name, options) = (registry.image(&format!("test/image@{}", pushed.digest)), pull_options());
+    let pulled = creel_distribution::pull(&store.store, &name, &options, &silent).await.unwrap();
+    assert_eq!(pulled.manifest_digest, pushed.digest);
+    assert_whole(&store.store);
+}

@@ -358,13 +358,23 @@ impl Engine {
         images::tag(&self.core, source, target).await
     }
 
-    /// Lists images, the newest first. `all` is for old clients: there are no intermediate images to hide.
+    /// Lists images, the newest first; `all`: also those without a name that others were made from here; `shared`: with
+    /// what they share with each other.
     ///
     /// # Errors
     /// InvalidArgument for unknown filters.
-    pub async fn images(&self, all: bool, filters: Filters) -> Result<Vec<ImageSummary>> {
-        let _ = all;
-        images::list::list(&self.core, &filters)
+    pub async fn images(&self, all: bool, shared: bool, filters: Filters) -> Result<Vec<ImageSummary>> {
+        images::list::list(&self.core, &filters, all, shared)
+    }
+
+    /// Reads everything that these images consist of (or everything there is, if none are named) once more, and puts
+    /// aside what is damaged unless `only_look`. How far it is comes as messages; the last one has the report
+    /// ([`creel_wire::verify::Verified`]) in its field `aux`.
+    ///
+    /// # Errors
+    /// NotFound for an unknown image.
+    pub fn image_verify(&self, names: &[String], only_look: bool) -> Result<Receiver<ProgressMessage>> {
+        images::verify::verify(&self.core, names, only_look)
     }
 
     /// Everything about one image.
@@ -383,14 +393,13 @@ impl Engine {
         images::show::history(&self.core, name)
     }
 
-    /// Removes a name of an image, and with the last one the image. `prune` is for old clients: there are no unnamed
-    /// parents that could be kept.
+    /// Removes a name of an image, and with the last one the image; with `prune` also what it was made from here, if
+    /// that has no name.
     ///
     /// # Errors
     /// NotFound; Conflict when containers use it or it has several names and is given by id.
     pub async fn image_remove(&self, name: &str, force: bool, prune: bool) -> Result<Vec<ImageDelete>> {
-        let _ = prune;
-        images::remove::remove(&self.core, name, force).await
+        images::remove::remove(&self.core, name, force, prune).await
     }
 
     /// Removes images without a name, or with `dangling=false` all that no container uses.
@@ -420,9 +429,9 @@ impl Engine {
     /// Makes an image of a root file system's archive; a failure is the last message.
     ///
     /// # Errors
-    /// None before the first message.
+    /// InvalidArgument for a change that cannot be understood; none else before the first message.
     pub async fn import(&self, tar: ByteSource, options: ImportOptions) -> Result<Receiver<ProgressMessage>> {
-        Ok(images::transfer::import(&self.core, tar, options))
+        images::transfer::import(&self.core, tar, options)
     }
 
     /// What this engine and this machine are.

@@ -88,7 +88,9 @@ impl Filters {
                 _ => return Err(Error::invalid(format!("invalid filter '{name}=[{value}]'"))),
             };
             if found.is_some_and(|before| before != on) {
-                return Err(Error::invalid(format!("invalid filter '{name}': it says both true and false")));
+                let mut values = self.get(name).to_vec();
+                values.sort();
+                return Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" "))));
             }
             found = Some(on);
         }

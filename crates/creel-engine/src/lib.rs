@@ -30,7 +30,7 @@ mod times;
 
 pub use containers::attach::Attachment;
 pub use containers::wait::WaitHandle;
-pub use creel_distribution::{Auth, Mirror, MirrorError, RegistryConfig};
+pub use creel_distribution::{Auth, Mirror, MirrorError, PolicyFile, RegistryConfig};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use execs::ExecSession;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use creel_cgroup::Layout;
 use creel_wire::system::{Component, DiskUsage, Info, Version, VersionPlatform};
+use creel_wire::verify::{CreelUsage, Usage};
 use creel_wire::{API_VERSION, MIN_API_VERSION};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::containers::list as containers;
 use crate::containers::stats::host_memory;
-use crate::core::Core;
+use crate::core::{Core, blocking};
 use crate::error::Result;
 use crate::filters::Filters;
 use crate::options::ListOptions;
@@ -71,7 +73,7 @@ pub(crate) fn info(core: &Core) -> Info {
         containers_stopped: stopped,
         images: i64::try_from(core.store.list_images().len()).unwrap_or(0),
         driver: "overlay2".to_owned(),
-        driver_status: vec![["Supports d_type".to_owned(), "true".to_owned()]],
+        driver_status: driver_status(core),
         memory_limit: has("memory"),
         swap_limit: has("memory"),
         cpu_cfs_period: has("cpu"),
@@ -100,6 +102,7 @@ pub(crate) fn info(core: &Core) -> Info {
         live_restore_enabled: true,
         init_binary: "creel".to_owned(),
         security_options: vec!["name=seccomp,profile=builtin".to_owned(), "name=cgroupns".to_owned()],
+        registry_config: registry_config(&core.config.registries),
         plugins: BTreeMap::from([
             ("Volume".to_owned(), Some(vec!["local".to_owned()])),
             ("Network".to_owned(), Some(vec!["host".to_owned(), "null".to_owned()])),
@@ -108,6 +111,49 @@ pub(crate) fn info(core: &Core) -> Info {
         ]),
         warnings: Vec::new(),
     }
+}
+
+/// What is to be known of the store, as pairs.
+fn driver_status(core: &Core) -> Vec<[String; 2]> {
+    let mut pairs = vec![["Supports d_type".to_owned(), "true".to_owned()]];
+    let partials = core.store.partials();
+    if partials.count > 0 {
+        let text = format!("{} ({} bytes)", partials.count, partials.bytes);
+        pairs.push(["Partial Downloads".to_owned(), text]);
+    }
+    let quarantined = core.store.quarantined();
+    if quarantined > 0 {
+        pairs.push(["Quarantined".to_owned(), quarantined.to_string()]);
+    }
+    pairs
+}
+
+/// Docker's document on registries: what is insecure besides the loopback addresses, and who mirrors whom.
+fn registry_config(config: &creel_distribution::RegistryConfig) -> Value {
+    const HUB: &str = "docker.io";
+    let is_network = |name: &&String| name.contains('/');
+    let networks: Vec<&str> = ["::1/128", "127.0.0.0/8"]
+        .into_iter()
+        .chain(config.insecure.iter().filter(is_network).map(String::as_str))
+        .collect();
+    let mut names: Vec<&str> = vec![HUB];
+    names.extend(config.insecure.iter().filter(|name| !is_network(name)).map(String::as_str));
+    names.extend(config.mirrors.iter().map(|mirror| mirror.registry()));
+    names.sort_unstable();
+    names.dedup();
+    let mirrors = |name: &str| -> Vec<&str> {
+        config.mirrors.iter().filter(|m| m.registry() == name).map(|m| m.address()).collect()
+    };
+    let indexes: serde_json::Map<String, Value> = names
+        .into_iter()
+        .map(|name| {
+            let secure = !config.insecure.iter().any(|insecure| insecure == name);
+            let index =
+                json!({"Name": name, "Mirrors": mirrors(name), "Secure": secure, "Official": name == HUB});
+            (name.to_owned(), index)
+        })
+        .collect();
+    json!({"InsecureRegistryCIDRs": networks, "IndexConfigs": indexes, "Mirrors": mirrors(HUB)})
 }
 
 /// An id that stays with the root directory: from the machine's own id and the path.
@@ -131,13 +177,27 @@ fn os_name(release: &str) -> String {
 pub(crate) async fn disk_usage(core: &Arc<Core>) -> Result<DiskUsage> {
     let containers =
         containers::list(core, ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
-    let layers: u64 = core.store.view().layers().map(|layer| layer.bytes).sum();
+    let images = crate::images::list::list(core, &Filters::default(), true, true)?;
+    let (this, used) = (core.clone(), crate::images::list::containers(core).into_keys().collect());
+    let found = blocking(move || Ok(this.store.disk_use(&used))).await?;
+    let usage = |of: creel_store::Use| Usage {
+        count: of.count,
+        active: of.active,
+        size: of.bytes,
+        reclaimable: of.reclaimable,
+    };
     Ok(DiskUsage {
-        layers_size: i64::try_from(layers).unwrap_or(i64::MAX),
-        images: crate::images::list::list(core, &Filters::default())?,
+        layers_size: i64::try_from(found.layers.bytes).unwrap_or(i64::MAX),
+        images,
         containers,
         volumes: Vec::new(),
         build_cache: Vec::new(),
+        creel: Some(CreelUsage {
+            layers_reclaimable: found.layers.reclaimable,
+            blobs: usage(found.blobs),
+            partials: usage(found.partials),
+            quarantine: usage(found.quarantine),
+        }),
     })
 }
 
@@ -149,6 +209,17 @@ mod tests {
     fn the_systems_name_is_found() {
         assert_eq!(os_name("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
         assert_eq!(os_name(""), "Linux");
+        let config = creel_distribution::RegistryConfig {
+            insecure: vec!["10.0.0.0/8".into(), "plain:5000".into()],
+            mirrors: vec!["https://m.example".parse().unwrap(), "quay.io=http://q.example".parse().unwrap()],
+            ..Default::default()
+        };
+        let shown = registry_config(&config);
+        assert_eq!(shown["InsecureRegistryCIDRs"], json!(["::1/128", "127.0.0.0/8", "10.0.0.0/8"]));
+        assert_eq!(shown["Mirrors"], json!(["https://m.example/"]));
+        assert_eq!(shown["IndexConfigs"]["quay.io"]["Mirrors"], json!(["http://q.example/"]));
+        assert_eq!(shown["IndexConfigs"]["plain:5000"]["Secure"], json!(false));
+        assert_eq!(shown["IndexConfigs"]["docker.io"]["Official"], json!(true));
         assert_eq!(version().api_version, API_VERSION);
     }
 }

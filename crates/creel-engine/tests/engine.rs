@@ -308,7 +308,7 @@ async fn execs_files_and_commit() {
     engine.remove("box", FORCE).await.unwrap();
     engine.image_remove("bb", false, true).await.unwrap();
     engine.image_remove("bb2", false, true).await.unwrap();
-    assert!(engine.images(false, Default::default()).await.unwrap().is_empty());
+    assert!(engine.images(false, false, Default::default()).await.unwrap().is_empty());
     lab.close().await;
 }
 

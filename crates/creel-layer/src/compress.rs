@@ -79,8 +79,11 @@ fn zstd<'a, R: BufRead + Send + 'a>(whole: R) -> Result<Box<dyn Read + Send + 'a
     Ok(Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(Error::Decompress)?))
 }
 
+/// A stream of which the beginning was looked at.
+type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
+
 /// Tells the compression and gives the stream back whole.
-fn open<R: BufRead>(mut stream: R) -> Result<(Compression, Chain<Cursor<Vec<u8>>, R>)> {
+fn open<R: BufRead>(mut stream: R) -> Result<(Compression, Begun<R>)> {
     let mut start = Vec::with_capacity(6);
     stream.by_ref().take(6).read_to_end(&mut start).map_err(Error::Decompress)?;
     let compression = Compression::detect(&start);

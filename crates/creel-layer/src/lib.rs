@@ -8,6 +8,7 @@
 //! Where to begin: [`unpack()`] for what happens to a layer, `unpack/apply.rs` for one entry of it.
 
 mod changes;
+mod compare;
 mod compress;
 mod error;
 mod extract;
@@ -22,6 +23,7 @@ pub mod tar;
 mod unpack;
 
 pub use changes::{Change, ChangeKind, changes};
+pub use compare::{Differences, differences};
 pub use compress::{Compression, decompress, decompress_hashed};
 pub use error::{Error, Result};
 pub use extract::{ExtractOptions, Extracted, extract};

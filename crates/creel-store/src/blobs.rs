@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Temp};
 use crate::layers::finish;
+use crate::partial;
 use crate::store::Store;
 
 /// Writes one blob: to a temporary file first, hashing on the way. Dropping it before [`BlobWriter::commit`]
@@ -159,7 +160,11 @@ impl Store {
     /// Begins to write a blob. With `expected` and `size` (bytes), [`BlobWriter::commit`] holds the content
     /// against them.
     pub fn blob_writer(self: &Arc<Self>, expected: Option<Digest>, size: Option<u64>) -> Result<BlobWriter> {
-        let temp = self.temp("blob")?;
+        // By this name the next process finds what a killed one has written.
+        let temp = match expected.filter(|digest| self.partials.wanted(digest)) {
+            Some(digest) => self.temp(&partial::unfinished_name(&digest))?,
+            None => self.temp("blob")?,
+        };
         let file = File::options()
             .write(true)
             .create_new(true)

@@ -101,8 +101,21 @@ pub enum Error {
         /// The ids that begin with it, the first few.
         candidates: Vec<Digest>,
     },
+    /// An image or a container needs a layer that is not there.
+    #[error(
+        "{user} is not whole: layer {layer} is missing (if it was damaged, `creel image verify` has put it aside); \
+         pull the image again"
+    )]
+    NotWhole {
+        /// Who needs it: "image …" or "container …".
+        user: String,
+        /// The layer.
+        layer: Digest,
+    },
     /// No such blob is stored.
-    #[error("no such blob: {0}")]
+    #[error(
+        "no such blob: {0} (if it was damaged, `creel image verify` has put it aside: pull its image again)"
+    )]
     NoSuchBlob(Digest),
     /// No such layer is stored.
     #[error("no such layer: {0}")]
@@ -205,9 +218,10 @@ impl Classify for Error {
             Error::NoSpace { .. } | Error::Locked { .. } | Error::Database { no_space: true, .. } => {
                 ErrorKind::Unavailable
             }
-            Error::DigestMismatch { .. } | Error::SizeMismatch { .. } | Error::TooLarge { .. } => {
-                ErrorKind::DataLoss
-            }
+            Error::DigestMismatch { .. }
+            | Error::SizeMismatch { .. }
+            | Error::TooLarge { .. }
+            | Error::NotWhole { .. } => ErrorKind::DataLoss,
             Error::Layer { kind, .. } => *kind,
             Error::Read { .. } => ErrorKind::Unavailable,
             Error::Io { .. } | Error::Database { .. } | Error::TooNew { .. } | Error::Closed => {

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use creel_types::Digest;
 
@@ -42,27 +41,21 @@ pub struct GcReport {
     pub failures: Vec<String>,
 }
 
-/// What [`Store::verify`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VerifyReport {
-    /// How many blobs were read.
-    pub blobs: u64,
-    /// How many layers were looked at.
-    pub layers: u64,
-    /// What is wrong, in sentences.
-    pub problems: Vec<String>,
-}
-
 /// Everything that something keeps.
-struct Marked {
-    blobs: HashSet<Digest>,
-    layers: HashSet<LayerId>,
+pub(crate) struct Marked {
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) layers: HashSet<LayerId>,
 }
 
 impl Marked {
     fn of(view: &View) -> Self {
+        Self::by(view, |_| true)
+    }
+
+    /// What snapshots and those images keep that are `counted`.
+    pub(crate) fn by(view: &View, counted: impl Fn(&ImageRecord) -> bool) -> Self {
         let mut marked = Self { blobs: HashSet::new(), layers: HashSet::new() };
-        for image in view.images() {
+        for image in view.images().filter(|image| counted(image)) {
             marked.blobs.insert(image.id);
             marked.blobs.extend(image.manifest.iter().map(|manifest| manifest.digest));
             // the index that a platform was chosen from is what `repository@digest` names
@@ -115,12 +108,19 @@ impl Store {
     }
 
     /// Frees all blobs and layers that no image, snapshot or open [`Lease`](crate::Lease) keeps, and what
-    /// earlier deletions left in `tmp/`. May run beside pulls, runs and everything else.
+    /// earlier deletions left in `tmp/`. May run beside pulls, runs and everything else. What interrupted downloads left
+    /// stays, see [`Store::forget_partials`].
     pub fn gc(&self) -> Result<GcReport> {
         let mut report = self.sweep(None, Box::new(|_, _| Ok(())))?;
         self.sweep_tmp(&mut report.failures);
-        report.bytes += self.sweep_partials(&mut report.failures);
         Ok(report)
+    }
+
+    /// Frees what interrupted downloads left and nobody goes on with at present.
+    pub fn forget_partials(&self) -> GcReport {
+        let mut report = GcReport::default();
+        report.bytes = self.sweep_partials(&mut report.failures);
+        report
     }
 
     #[allow(clippy::type_complexity)]
@@ -195,33 +195,6 @@ impl Store {
         for temp in doomed {
             if let Err(why) = temp.delete() {
                 report.failures.push(why.to_string());
-            }
-        }
-        Ok(report)
-    }
-
-    /// Reads every blob and looks at every layer, and tells what is not as its row says. Changes nothing.
-    pub fn verify(self: &Arc<Self>) -> Result<VerifyReport> {
-        let view = self.view();
-        let mut report = VerifyReport::default();
-        for (digest, size) in view.blobs() {
-            report.blobs += 1;
-            let found = self.open_blob(digest).and_then(|file| {
-                crate::files::hash_file(file).map_err(|why| Error::io("read", &self.paths.blob(digest), why))
-            });
-            match found {
-                Ok((actual, length)) if actual == *digest && length == size => {}
-                Ok((actual, length)) => {
-                    report.problems.push(format!("blob {digest}: {length} bytes with digest {actual}"));
-                }
-                Err(why) => report.problems.push(why.to_string()),
-            }
-        }
-        for layer in view.layers() {
-            report.layers += 1;
-            let directory = self.paths.layer_fs(&layer.id);
-            if !directory.is_dir() {
-                report.problems.push(format!("layer {}: {} is missing", layer.id, directory.display()));
             }
         }
         Ok(report)

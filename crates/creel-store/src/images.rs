@@ -1,5 +1,6 @@
 //! Images: what a config digest, its layers and the references to it are; finding one by what a person typed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use creel_types::image::{Descriptor, ImageConfig};
@@ -101,7 +102,8 @@ impl ImageRow {
         }
     }
 
-    /// The record of this row: checks that its configuration is readable and its layers are there.
+    /// The record of this row: checks that its configuration is readable and fits its layers. Layers that were put
+    /// aside may be missing; then the image is not whole until it is pulled again.
     pub(crate) fn into_record(self, id: Digest, config: &[u8], view: &View) -> Result<ImageRecord> {
         let invalid = |why: String| Error::Invalid { what: format!("image {id}"), why };
         let config: ImageConfig =
@@ -115,17 +117,17 @@ impl ImageRow {
             )));
         }
         let mut size = 0;
+        let mut counted = HashSet::new();
         for layer in &self.layers {
-            let Some(record) = view.layer(&layer.layer) else {
-                return Err(Error::NoSuchLayer(layer.layer.digest()));
-            };
+            let Some(record) = view.layer(&layer.layer) else { continue };
             if record.diff_id != layer.diff_id {
                 return Err(invalid(format!(
                     "layer {} is not that of diffID {}",
                     layer.layer, layer.diff_id
                 )));
             }
-            size += record.bytes;
+            // a layer that comes twice is on the disk once
+            size += if counted.insert(layer.layer) { record.bytes } else { 0 };
         }
         Ok(ImageRecord {
             id,
@@ -261,6 +263,9 @@ impl Store {
             }
             let row =
                 ImageRow { manifest: new.manifest, layers: new.layers, parent: new.parent, tagged: None };
+            if let Some(missing) = row.layers.iter().find(|layer| view.layer(&layer.layer).is_none()) {
+                return Err(Error::NoSuchLayer(missing.layer.digest()));
+            }
             let mut image = row.into_record(new.config, &config, view)?;
             if let Some(old) = view.image(&new.config) {
                 image.references.clone_from(&old.references);

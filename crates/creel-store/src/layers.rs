@@ -282,9 +282,9 @@ impl Store {
     }
 
     /// Unpacks into `directory` and holds the stream against its diffID, the last of `stack`.
-    fn unpack<R: Read + Send>(
+    pub(crate) fn unpack<R: Read + Send>(
         &self,
-        source: &mut Source<R>,
+        source: R,
         directory: &Temp,
         stack: &[Digest],
         parents: Option<&[LayerId]>,
@@ -343,14 +343,32 @@ impl Store {
 
     /// Makes an unpacked layer durable and gives it its name and its row.
     fn keep_layer(&self, directory: Temp, synced: Synced, record: LayerRecord) -> Result<LayerId> {
+        let json = self.settle_layer(&directory, &synced, &record)?;
+        let _content = self.content_in_use();
+        self.place_layer(directory, record, json)
+    }
+
+    /// Notes what an unpacked layer is beside its files and makes all of it durable; returns the note. `synced` was opened
+    /// before the layer was unpacked.
+    pub(crate) fn settle_layer(
+        &self,
+        directory: &Temp,
+        synced: &Synced,
+        record: &LayerRecord,
+    ) -> Result<String> {
         let id = record.id;
-        let json = serde_json::to_string(&record)
+        let json = serde_json::to_string(record)
             .map_err(|why| Error::Invalid { what: format!("layer {id}"), why: why.to_string() })?;
         let note = directory.path().join("layer.json");
         std::fs::write(&note, &json).map_err(|why| Error::io("write", &note, why))?;
         failpoint("layer-before-sync");
         synced.sync()?;
-        let _content = self.content_in_use();
+        Ok(json)
+    }
+
+    /// Gives a layer that is durable its name and its row. To be called with the content lock held.
+    pub(crate) fn place_layer(&self, directory: Temp, record: LayerRecord, json: String) -> Result<LayerId> {
+        let id = record.id;
         failpoint("layer-before-rename");
         directory.rename_to(&self.paths.layer(&id))?;
         failpoint("layer-before-dir-sync");

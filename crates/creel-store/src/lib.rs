@@ -10,6 +10,7 @@
 //!
 //! Begin reading at [`Store`], then `db` for the schema, then `gc` for what keeps what alive.
 
+mod aside;
 mod blobs;
 mod claims;
 mod commit;
@@ -30,6 +31,8 @@ mod recover;
 mod schema;
 mod snapshots;
 mod store;
+mod usage;
+mod verify;
 mod view;
 
 #[cfg(test)]
@@ -40,7 +43,7 @@ pub use claims::{Claim, Claiming};
 pub use commit::Committed;
 pub use creel_layer::Limits;
 pub use error::{Error, Result};
-pub use gc::{Deleted, GcReport, VerifyReport};
+pub use gc::{Deleted, GcReport};
 pub use images::{ImageRecord, LayerRef, NewImage, Untagged};
 pub use layers::{ApplyOptions, LayerId, LayerRecord, chain_ids};
 pub use lease::Lease;
@@ -49,7 +52,9 @@ pub use paths::Paths;
 pub use records::Record;
 pub use snapshots::{Overlay, Snapshot};
 pub use store::{OpenReport, Store};
-pub use view::View;
+pub use usage::{DiskUse, Use};
+pub use verify::{Checking, Damage, Fate, Incomplete, VerifyOptions, VerifyReport};
+pub use view::{Content, View};
 
 /// A named step at which a test may kill this process.
 #[cfg(test)]

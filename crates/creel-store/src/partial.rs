@@ -1,5 +1,6 @@
 //! Blobs of which a part has come: what an interrupted download left, kept in `partial/` so that the next one goes on
-//! from there. Nothing in there is trusted: it is read again from the beginning, hashed with the rest.
+//! from there. Nothing in there is trusted: it is read again from the beginning, hashed with the rest. What a killed
+//! process was writing is found in `tmp/` by its name when the store is opened.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Temp};
 use crate::paths::Paths;
 use crate::store::Store;
+use crate::usage::Use;
 
 /// How long a part is kept that nobody asks for.
 const OLDEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -23,7 +25,7 @@ const OLDEST: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Partials(Mutex<HashMap<Digest, usize>>);
 
 impl Partials {
-    fn wanted(&self, digest: &Digest) -> bool {
+    pub(crate) fn wanted(&self, digest: &Digest) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 }
@@ -92,11 +94,55 @@ impl Store {
         temp.rename_to(&path)
     }
 
+    /// The parts that are kept, and their bytes; those that somebody is at work on are in use.
+    pub(crate) fn measure_partials(&self) -> Use {
+        let mut found = Use::default();
+        for entry in std::fs::read_dir(self.paths.partials()).into_iter().flatten().flatten() {
+            let bytes = entry.metadata().map_or(0, |meta| meta.len());
+            let name = entry.file_name();
+            let wanted =
+                Digest::from_hex(&name.to_string_lossy()).is_ok_and(|digest| self.partials.wanted(&digest));
+            found.add(bytes, wanted);
+        }
+        found
+    }
+
     /// Deletes all parts that nobody is at work on; returns their bytes.
     pub(crate) fn sweep_partials(&self, failures: &mut Vec<String>) -> u64 {
         sweep(&self.paths, failures, |name| {
             !Digest::from_hex(name).is_ok_and(|digest| self.partials.wanted(&digest))
         })
+    }
+}
+
+/// What a blob of which a part is to be kept is called in `tmp/` while it is written.
+pub(crate) fn unfinished_name(digest: &Digest) -> String {
+    format!("{PREFIX}{}", digest.hex())
+}
+
+const PREFIX: &str = "part-";
+
+/// Moves what a killed process was writing in `tmp/` to its place among the parts, unless a longer part is there. To be
+/// called before `tmp/` is emptied. After a power cut it may hold anything: it is read and hashed again in any case.
+pub(crate) fn adopt(paths: &Paths, failures: &mut Vec<String>) {
+    for entry in std::fs::read_dir(paths.tmp()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let hex = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let Some(Ok(digest)) = hex.map(Digest::from_hex) else { continue };
+        let length = entry.metadata().map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+        let path = paths.partial(&digest);
+        let there = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        if length <= there {
+            continue;
+        }
+        let moved = files::make_dir(&paths.partials(), 0o710).and_then(|()| {
+            std::fs::rename(entry.path(), &path)
+                .map_err(|why| Error::io("keep the part of a blob as", &path, why))
+        });
+        if let Err(why) = moved {
+            failures.push(why.to_string());
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! ├── inits/<hex>                an init layer: mount points over one stack of layers (hex of the stack's digest)
 //! ├── containers/<id>/upper      a container's writable layer
 //! ├── containers/<id>/work       overlay's work directory
+//! ├── quarantine/<time>-<what>   damaged content that was put aside, for people; never read, never deleted
 //! └── tmp/                       everything unfinished; emptied at open
 //! ```
 
@@ -102,6 +103,11 @@ impl Paths {
     pub fn init(&self, layers: &[LayerId]) -> PathBuf {
         let stack: Vec<String> = layers.iter().map(ToString::to_string).collect();
         self.inits().join(sha256(stack.join(" ").as_bytes()).hex())
+    }
+
+    /// The directory of damaged content that was put aside.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
     /// The directory for everything unfinished.

@@ -16,8 +16,8 @@ use crate::paths::Paths;
 use crate::records::{self, Record};
 use crate::snapshots::{self, Snapshot};
 use crate::store::OpenReport;
-use crate::view::View;
-use crate::{files, gc, rebuild};
+use crate::view::{Content, View};
+use crate::{aside, files, gc, rebuild};
 
 /// Opens the database and reads all rows; a damaged one is moved aside and rebuilt.
 pub(crate) fn open(paths: &Paths, report: &mut OpenReport) -> Result<(Connection, View)> {
@@ -171,7 +171,14 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
         let path = paths.blob(&digest);
         match std::fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_file() && meta.len() == size as u64 => {}
-            Ok(meta) => return Err(format!("{} has {} bytes instead of {size}", path.display(), meta.len())),
+            Ok(meta) => {
+                let why = format!("{} has {} bytes instead of {size}", path.display(), meta.len());
+                // for people; without a row it would be swept
+                return Err(match aside::put(paths, &Content::Blob(digest)) {
+                    Ok(_) => why,
+                    Err(error) => format!("{why}; {error}"),
+                });
+            }
             Err(why) => return Err(format!("{}: {why}", path.display())),
         }
         view.insert_blob(digest, size as u64);
@@ -215,10 +222,13 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
             .split_whitespace()
             .map(|layer| layer.parse().map(LayerId::new).map_err(|why| format!("{why}")))
             .collect::<Result<Vec<_>, Bad>>()?;
-        if let Some(missing) = layers.iter().find(|layer| view.layer(layer).is_none()) {
-            return Err(format!("its layer {missing} is not there"));
-        }
+        let whole = layers.iter().all(|layer| view.layer(layer).is_some());
         let snapshot = Snapshot { id, image, layers };
+        if !whole {
+            // it is made when the image has been pulled again, see `Store::whole_snapshot`
+            view.insert_snapshot(snapshot);
+            return Ok(());
+        }
         // after a power cut the row can be younger than the directories
         let temp = || paths.tmp().join(format!("init-{}", snapshot.id));
         snapshots::make_init(paths, &snapshot, temp)
@@ -271,6 +281,7 @@ pub(crate) fn sweep(
             .query_map([], |row| row.get(0))?
             .collect()
     })?;
+    crate::partial::adopt(paths, &mut report.quarantined);
     sweep_dir(&paths.tmp(), report, |_| true)?;
     crate::partial::sweep_old(paths, &mut report.quarantined);
     sweep_dir(&paths.blobs(), report, |name| {

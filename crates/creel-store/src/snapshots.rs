@@ -55,9 +55,7 @@ fn insert(connection: &Connection, view: &mut View, snapshot: Snapshot) -> Resul
     if view.snapshot(&snapshot.id).is_some() {
         return Err(Error::SnapshotExists(snapshot.id));
     }
-    if let Some(missing) = snapshot.layers.iter().find(|layer| view.layer(layer).is_none()) {
-        return Err(Error::NoSuchLayer(missing.digest()));
-    }
+    check_layers(view, &snapshot)?;
     let layers: Vec<_> = snapshot.layers.iter().map(ToString::to_string).collect();
     sql(connection, "write a snapshot", |c| {
         c.prepare_cached("INSERT INTO snapshots (id, image, layers) VALUES (?1, ?2, ?3)")?.execute(params![
@@ -68,6 +66,23 @@ fn insert(connection: &Connection, view: &mut View, snapshot: Snapshot) -> Resul
     })?;
     view.insert_snapshot(snapshot);
     Ok(())
+}
+
+/// Whether all layers of a new snapshot are there.
+fn check_layers(view: &View, snapshot: &Snapshot) -> Result<()> {
+    let missing = snapshot.layers.iter().find(|layer| view.layer(layer).is_none());
+    match missing {
+        None => Ok(()),
+        Some(missing) if view.image(&snapshot.image).is_some() => {
+            Err(not_whole(format_args!("image {}", snapshot.image), missing))
+        }
+        // deleted since it was found
+        Some(_) => Err(Error::NoSuchImage(snapshot.image.to_string())),
+    }
+}
+
+fn not_whole(user: impl std::fmt::Display, missing: &LayerId) -> Error {
+    Error::NotWhole { user: user.to_string(), layer: missing.digest() }
 }
 
 fn delete(connection: &Connection, view: &mut View, id: &ContainerId) -> Result<bool> {
@@ -170,6 +185,7 @@ impl Store {
         if self.view().snapshot(id).is_some() {
             return Err(Error::SnapshotExists(id.clone()));
         }
+        check_layers(&self.view(), &snapshot)?;
         let overlay = snapshot.overlay(&self.paths);
         let temp = self.temps.name("init");
         let made = make_init(&self.paths, &snapshot, || temp.path().to_owned())
@@ -197,6 +213,24 @@ impl Store {
                 Err(why)
             }
         }
+    }
+
+    /// [`Store::snapshot`], if all its layers are there to be mounted.
+    ///
+    /// # Errors
+    /// [`Error::NotWhole`] if a layer was damaged and put aside, [`Error::NoSuchSnapshot`].
+    pub fn whole_snapshot(&self, id: &ContainerId) -> Result<Overlay> {
+        let view = self.view();
+        let snapshot = view.snapshot(id).ok_or_else(|| Error::NoSuchSnapshot(id.clone()))?;
+        let missing = snapshot.layers.iter().find(|layer| view.layer(layer).is_none());
+        if let Some(missing) = missing {
+            return Err(not_whole(format_args!("the image of container {}", id.short()), missing));
+        }
+        // a snapshot that was read while a layer was missing has none yet
+        let temp = self.temps.name("init");
+        make_init(&self.paths, &snapshot, || temp.path().to_owned())?;
+        make_directories(&self.paths, &view, &snapshot)?;
+        Ok(snapshot.overlay(&self.paths))
     }
 
     /// The directories of a container's snapshot, from memory.

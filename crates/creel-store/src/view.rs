@@ -1,7 +1,7 @@
 //! The immutable picture of all rows in memory. Every committed transaction publishes a new one; whoever holds
 //! one keeps seeing the state of its moment, without locks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use creel_types::{ContainerId, Digest, Reference};
@@ -10,6 +10,24 @@ use crate::images::ImageRecord;
 use crate::layers::{LayerId, LayerRecord};
 use crate::records::Record;
 use crate::snapshots::Snapshot;
+
+/// Something that is stored under a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Content {
+    /// A blob.
+    Blob(Digest),
+    /// An unpacked layer.
+    Layer(LayerId),
+}
+
+impl std::fmt::Display for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Content::Blob(digest) => write!(f, "blob {digest}"),
+            Content::Layer(layer) => write!(f, "layer {layer}"),
+        }
+    }
+}
 
 #[derive(Debug, Clone, Default)]
 struct Kind {
@@ -117,12 +135,45 @@ impl View {
         Arc::make_mut(&mut self.blobs).remove(digest);
     }
 
+    /// What an image needs and is not there, because it was damaged and put aside. An image that lacks a layer cannot
+    /// be run; one that lacks a blob cannot be pushed or saved. Pulling it again brings in what is missing.
+    pub fn lacks(&self, image: &ImageRecord) -> Vec<Content> {
+        let blobs = [image.id]
+            .into_iter()
+            .chain(image.manifest.iter().map(|manifest| manifest.digest))
+            .chain(image.layers.iter().filter_map(|layer| Some(layer.blob.as_ref()?.digest)))
+            .filter(|digest| self.blob_size(digest).is_none())
+            .map(Content::Blob);
+        let layers = image.layers.iter().map(|layer| layer.layer);
+        let mut lacking: Vec<Content> =
+            blobs.chain(layers.filter(|id| self.layer(id).is_none()).map(Content::Layer)).collect();
+        lacking.sort_unstable();
+        lacking.dedup();
+        lacking
+    }
+
+    /// Adds a layer; images that lacked it are as large as they were again.
     pub(crate) fn insert_layer(&mut self, layer: LayerRecord) {
-        Arc::make_mut(&mut self.layers).insert(layer.id, Arc::new(layer));
+        let id = layer.id;
+        if Arc::make_mut(&mut self.layers).insert(id, Arc::new(layer)).is_none() {
+            self.measure_images_with(&id);
+        }
+    }
+
+    fn measure_images_with(&mut self, id: &LayerId) {
+        let with = |image: &&Arc<ImageRecord>| image.layers.iter().any(|layer| layer.layer == *id);
+        let changed: Vec<ImageRecord> = self.images.values().filter(with).map(|i| (**i).clone()).collect();
+        for mut image in changed {
+            let layers: HashSet<LayerId> = image.layers.iter().map(|layer| layer.layer).collect();
+            image.size = layers.iter().filter_map(|id| Some(self.layer(id)?.bytes)).sum();
+            self.insert_image(image);
+        }
     }
 
     pub(crate) fn remove_layer(&mut self, id: &LayerId) {
-        Arc::make_mut(&mut self.layers).remove(id);
+        if Arc::make_mut(&mut self.layers).remove(id).is_some() {
+            self.measure_images_with(id);
+        }
     }
 
     pub(crate) fn insert_image(&mut self, image: ImageRecord) {

@@ -10,6 +10,7 @@ pub mod host;
 pub mod image;
 pub mod stats;
 pub mod system;
+pub mod verify;
 
 pub use creel_types::stream;
 

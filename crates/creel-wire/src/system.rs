@@ -148,6 +148,8 @@ documents! {
         pub init_binary: String,
         /// Security features as `name=…`.
         pub security_options: Vec<String>,
+        /// Registries: which are insecure, which are mirrored.
+        pub registry_config: Value,
         /// Drivers by kind.
         pub plugins: BTreeMap<String, Option<Vec<String>>>,
         /// What the user should know.
@@ -175,6 +177,8 @@ documents! {
         pub volumes: Vec<Value>,
         /// Build cache.
         pub build_cache: Vec<Value>,
+        /// What only creel knows of; absent in other daemons' answers.
+        pub creel: Option<crate::verify::CreelUsage>,
     }
 }
 

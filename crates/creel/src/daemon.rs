@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use creel_engine::{Engine, EngineConfig, Mirror, RegistryConfig};
+use creel_engine::{Engine, EngineConfig, Mirror, PolicyFile, RegistryConfig};
 use rustix::fs::FlockOperation;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +43,10 @@ struct Arguments {
     /// /etc/creel/certs.d and /etc/docker/certs.d]
     #[arg(long = "registry-certs", value_name = "DIR")]
     registry_certs: Vec<PathBuf>,
+    /// Policy on signatures that images are held against, in the format of containers-policy.json(5); it must be there
+    /// [default: /etc/creel/policy.json, if it is there]
+    #[arg(long = "signature-policy", value_name = "FILE")]
+    signature_policy: Option<PathBuf>,
     /// The largest layer that is unpacked, uncompressed: bytes, or with k, m, g or t; 0 for any size [default: 256g]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_layer_size: Option<u64>,
@@ -121,6 +125,10 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let mut registries = RegistryConfig {
         insecure: arguments.insecure_registries,
         mirrors: arguments.registry_mirrors,
+        policy: Some(match arguments.signature_policy {
+            Some(path) => PolicyFile { path, required: true },
+            None => PolicyFile { path: PathBuf::from("/etc/creel/policy.json"), required: false },
+        }),
         ..RegistryConfig::default()
     };
     if !arguments.registry_certs.is_empty() {

@@ -92,7 +92,7 @@ impl ConfigFile {
     }
 
     /// The text, indented as Docker's client does.
-    fn text(&self) -> Vec<u8> {
+    pub(super) fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         let indent = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut writer = serde_json::Serializer::with_formatter(&mut text, indent);
@@ -239,6 +239,7 @@ mod tests {
             if let Ok(config) = ConfigFile::parse(&text) {
                 let _ = (config.get(&server), config.helper(&server));
             }
+            prop_assert!(super::super::holds(&text, &server));
         }
 
         #[test]

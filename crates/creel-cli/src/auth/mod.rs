@@ -68,6 +68,32 @@ pub(crate) fn header(registry: &str) -> Option<String> {
     }
 }
 
+/// What must hold of a `config.json`, whatever stands in it: what is read is written as it was; what is put in is found
+/// and can be taken out again, and nobody else's is touched.
+pub(crate) fn holds(text: &str, registry: &str) -> bool {
+    let Ok(config) = file::ConfigFile::parse(text) else { return true };
+    let server = server(registry);
+    let others = |config: &file::ConfigFile| {
+        ["other.example", HUB]
+            .into_iter()
+            .filter(|other| hostname(other) != hostname(server))
+            .map(|other| config.get(other))
+            .collect::<Vec<_>>()
+    };
+    let reread = |config: &file::ConfigFile| {
+        String::from_utf8(config.text()).ok().and_then(|text| file::ConfigFile::parse(&text).ok())
+    };
+    let before = (others(&config), config.helper(server).map(str::to_owned));
+    let same = reread(&config).is_some_and(|again| again == config);
+    let stored =
+        Credentials { username: "u".to_owned(), password: "p:w".to_owned(), ..Credentials::default() };
+    let mut changed = config.clone();
+    changed.put(server, Some(&stored));
+    let found = reread(&changed).and_then(|again| again.get(server)) == Some(stored);
+    let apart = (others(&changed), changed.helper(server).map(str::to_owned)) == before;
+    same && found && apart && changed.remove(server)
+}
+
 /// What a registry is called among credentials.
 pub(crate) fn server(registry: &str) -> &str {
     if matches!(registry, "" | "docker.io" | "index.docker.io" | HUB) { HUB } else { hostname(registry) }

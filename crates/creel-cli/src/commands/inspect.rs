@@ -126,8 +126,9 @@ async fn show(c: Context, what: What) -> Outcome {
         }
         Some(Some(template)) => {
             for document in &found {
-                let value: Value = serde_json::from_slice(document)
+                let mut value: Value = serde_json::from_slice(document)
                     .map_err(|e| Failure::new(format!("reading the daemon's answer: {e}")))?;
+                with_empty_fields(&mut value);
                 match template.execute(&value, &Scope::default()) {
                     Ok(text) => print_line(&text)?,
                     Err(e) => {
@@ -147,6 +148,34 @@ async fn show(c: Context, what: What) -> Outcome {
         complain(e);
     }
     Ok(i32::from(!missing.is_empty()))
+}
+
+/// What an image's configuration leaves out, as Docker's client shows it to templates: empty.
+fn with_empty_fields(value: &mut Value) {
+    const NULL: [&str; 10] = [
+        "ExposedPorts",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Healthcheck",
+        "Volumes",
+        "Labels",
+        "OnBuild",
+        "Shell",
+        "StopTimeout",
+    ];
+    if value.get("RootFS").is_none() {
+        return;
+    }
+    let Value::Map(fields) = value else { return };
+    let Some((_, Value::Map(config))) = fields.iter_mut().find(|(name, _)| name == "Config") else { return };
+    let empty = NULL.iter().map(|name| (*name, Value::Null));
+    let empty = empty.chain(["User", "WorkingDir", "StopSignal"].map(|name| (name, "".into())));
+    for (name, value) in empty {
+        if !config.iter().any(|(known, _)| known == name) {
+            config.push((name.to_owned(), value));
+        }
+    }
 }
 
 /// The documents as an array, indented as Docker does.

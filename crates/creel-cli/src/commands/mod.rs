@@ -15,6 +15,7 @@ mod stats;
 mod system;
 mod top;
 mod transfer;
+mod verify;
 
 use crate::command::Command;
 
@@ -34,5 +35,6 @@ pub(crate) const COMMANDS: &[&[Command]] = &[
     login::COMMANDS,
     pull::COMMANDS,
     transfer::COMMANDS,
+    verify::COMMANDS,
     system::COMMANDS,
 ];

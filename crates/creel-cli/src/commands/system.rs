@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use creel_wire::container::ContainerSummary;
 use creel_wire::image::ImageSummary;
 use creel_wire::system::{DiskUsage, Event};
+use creel_wire::verify::Usage;
 use jiff::Timestamp;
 
 use super::images::image_rows;
@@ -73,7 +74,7 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// A template of the user's; `None` for `json`.
-fn template(source: &str) -> Result<Option<Template>, Failure> {
+pub(super) fn template(source: &str) -> Result<Option<Template>, Failure> {
     if source == "json" {
         return Ok(None);
     }
@@ -82,7 +83,7 @@ fn template(source: &str) -> Result<Option<Template>, Failure> {
         .map_err(|e| Failure::new(format!("template parsing error: {e}")).code(64))
 }
 
-fn show(template: Option<&Template>, value: &Value) -> Result<(), Failure> {
+pub(super) fn show(template: Option<&Template>, value: &Value) -> Result<(), Failure> {
     match template {
         None => print_line(&value.to_json()),
         Some(template) => {
@@ -323,6 +324,9 @@ fn info_text(server: &Value) -> String {
     if let Some(Value::Int(memory)) = server.get("MemTotal") {
         let _ = writeln!(out, " Total Memory: {}", bytes_size(*memory as f64));
     }
+    if let Some(registries) = server.get("RegistryConfig") {
+        registry_lines(&mut out, registries);
+    }
     for (field, name) in [
         ("Name", "Name"),
         ("ID", "ID"),
@@ -334,6 +338,38 @@ fn info_text(server: &Value) -> String {
     }
     out.push('\n');
     out
+}
+
+/// Who may be insecure and who mirrors whom.
+fn registry_lines(out: &mut String, registries: &Value) {
+    let mut list = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            let _ = writeln!(out, " {title}:");
+            lines.iter().for_each(|line| {
+                let _ = writeln!(out, "  {line}");
+            });
+        }
+    };
+    let texts = |value: Option<&Value>| match value {
+        Some(Value::List(list)) => list.iter().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    let indexes = registries.get("IndexConfigs").map(Value::sorted).unwrap_or_default();
+    let mut insecure: Vec<String> = Vec::new();
+    let mut others: Vec<String> = Vec::new();
+    for (name, index) in indexes {
+        if matches!(index.get("Secure"), Some(Value::Bool(false))) {
+            insecure.push(name.to_owned());
+        }
+        if !matches!(index.get("Official"), Some(Value::Bool(true))) {
+            others.extend(texts(index.get("Mirrors")).into_iter().map(|url| format!("{name}={url}")));
+        }
+    }
+    insecure.extend(texts(registries.get("InsecureRegistryCIDRs")));
+    list("Insecure Registries", insecure);
+    let mut mirrors = texts(registries.get("Mirrors"));
+    mirrors.extend(others);
+    list("Registry Mirrors", mirrors);
 }
 
 async fn events(c: Context) -> Outcome {
@@ -443,6 +479,11 @@ fn disk_usage_rows(usage: &DiskUsage) -> Vec<Value> {
         .filter(|i| i.size >= 0 && i.shared_size >= 0)
         .map(|i| i.size - i.shared_size)
         .sum();
+    // Docker's daemon tells no more than what its client can guess this by.
+    let reclaimable = match &usage.creel {
+        Some(creel) => number(creel.layers_reclaimable),
+        None => usage.layers_size - used,
+    };
     let one = |kind: &str, total: usize, active: usize, size: i64, reclaimable: i64, share: bool| {
         let mut text = human_size(reclaimable as f64);
         if share && size > 0 {
@@ -458,13 +499,17 @@ fn disk_usage_rows(usage: &DiskUsage) -> Vec<Value> {
     };
     let containers: i64 = usage.containers.iter().map(size_of).sum();
     let stopped: i64 = usage.containers.iter().filter(|c| !active_container(c)).map(size_of).sum();
-    vec![
+    let more = |kind: &str, of: &Usage| {
+        let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        one(kind, count(of.count), count(of.active), number(of.size), number(of.reclaimable), true)
+    };
+    let mut rows = vec![
         one(
             "Images",
             usage.images.len(),
             usage.images.iter().filter(|i| i.containers > 0).count(),
             usage.layers_size,
-            usage.layers_size - used,
+            reclaimable,
             true,
         ),
         one(
@@ -477,7 +522,18 @@ fn disk_usage_rows(usage: &DiskUsage) -> Vec<Value> {
         ),
         one("Local Volumes", usage.volumes.len(), 0, 0, 0, true),
         one("Build Cache", usage.build_cache.len(), 0, 0, 0, false),
-    ]
+    ];
+    if let Some(creel) = &usage.creel {
+        rows.push(more("Image Archives", &creel.blobs));
+        for (kind, of) in [("Partial Downloads", &creel.partials), ("Quarantine", &creel.quarantine)] {
+            rows.extend((of.count > 0).then(|| more(kind, of)));
+        }
+    }
+    rows
+}
+
+fn number(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn verbose(usage: &DiskUsage, now: Timestamp) -> Result<String, Failure> {
@@ -531,9 +587,21 @@ fn verbose(usage: &DiskUsage, now: Timestamp) -> Result<String, Failure> {
         rows: rows.collect(),
         method: &no_method,
     };
-    Ok(format!(
+    let mut text = format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}",
         images.render()?,
         containers.render()?
-    ))
+    );
+    if let Some(creel) = &usage.creel {
+        let _ = writeln!(text, "\nBesides images and containers:\n");
+        for (what, of) in [
+            ("Archives, configurations and manifests", &creel.blobs),
+            ("Kept parts of interrupted downloads", &creel.partials),
+            ("Damaged content put aside", &creel.quarantine),
+        ] {
+            let size = human_size(of.size as f64);
+            let _ = writeln!(text, "{:<42}{:>6}  {size}", format!("{what}:"), of.count);
+        }
+    }
+    Ok(text)
 }

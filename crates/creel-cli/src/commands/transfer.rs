@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::command::{Arity, Command, Context, Outcome, run};
 use crate::failure::Failure;
 use crate::flags::Flag;
+use crate::layout::{self, Pieces};
 use crate::output::{print_bytes, print_line};
 use crate::progress::Display;
 use crate::terminal;
@@ -25,7 +26,8 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "Load an image from a tar archive or STDIN",
         long: "",
         flags: &[&[
-            Flag::text("input", "string", "Read from this file instead of STDIN").short('i'),
+            Flag::text("input", "string", "Read from this file, or OCI layout directory, instead of STDIN")
+                .short('i'),
             Flag::switch("quiet", "Do not show the progress").short('q'),
         ]],
         interspersed: true,
@@ -37,7 +39,14 @@ pub(super) const COMMANDS: &[Command] = &[
         usage: &["[OPTIONS] IMAGE [IMAGE...]"],
         about: "Save one or more images to a tar archive (streamed to STDOUT by default)",
         long: "",
-        flags: &[&[Flag::text("output", "string", "Write to this file instead of STDOUT").short('o')]],
+        flags: &[&[
+            Flag::text(
+                "format",
+                "string",
+                "'archive': for Docker and OCI tools (default), or 'oci-dir': an OCI layout directory",
+            ),
+            Flag::text("output", "string", "Write to this file or directory instead of STDOUT").short('o'),
+        ]],
         interspersed: true,
         arity: Arity::AtLeast(1),
         run: run!(save),
@@ -113,6 +122,7 @@ fn open(path: &str) -> Result<File, Failure> {
 
 async fn load(c: Context) -> Outcome {
     let tar = match c.parsed.some("input") {
+        Some(path) if layout::is_layout(Path::new(path)) => layout::upload(path.into()),
         Some(path) => upload(open(path)?),
         None if terminal::stdin_is_terminal() => {
             return Err(Failure::new("requested load from stdin, but stdin is empty"));
@@ -204,12 +214,55 @@ impl Sink {
 
 async fn save(c: Context) -> Outcome {
     let path = c.parsed.some("output");
+    match c.parsed.some("format") {
+        None | Some("archive") => {}
+        Some("oci-dir") => {
+            let path =
+                path.ok_or_else(|| Failure::new("--format oci-dir wants a directory: give it with -o"))?;
+            return save_layout(&c, Path::new(path)).await;
+        }
+        Some(other) => {
+            return Err(Failure::new(format!("unknown format {other:?}: must be 'archive' or 'oci-dir'")));
+        }
+    }
     // The daemon is asked first: a missing image must leave no file.
     if path.is_none() && terminal::stdout_is_terminal() {
         Sink::open(None, "save image")?;
     }
     let body = c.client.save(c.args()).await?;
     Sink::open(path, "save image")?.fill(body).await?;
+    Ok(0)
+}
+
+/// Saves into a directory.
+async fn save_layout(c: &Context, directory: &Path) -> Outcome {
+    let mut body = c.client.save(c.args()).await?;
+    let (pieces, reader) = Pieces::new();
+    let to = directory.to_owned();
+    let unpacking = tokio::task::spawn_blocking(move || layout::unpack(reader, &to));
+    let mut result = Ok(());
+    while let Some(piece) = body.next().await {
+        match piece {
+            Ok(piece) => {
+                // Who stopped reading says why.
+                if pieces.send(Some(piece)).await.is_err() {
+                    break;
+                }
+            }
+            Err(e) => {
+                result = Err(e);
+                break;
+            }
+        }
+    }
+    if result.is_ok() {
+        let _ = pieces.send(None).await;
+    }
+    drop(pieces);
+    let wrong = |why: String| Failure::new(format!("failed to save image: {}: {why}", directory.display()));
+    let unpacked = unpacking.await.map_err(|e| wrong(e.to_string()))?;
+    result?;
+    unpacked.map_err(|e| wrong(crate::os_words(&e)))?;
     Ok(0)
 }
 
@@ -224,18 +277,18 @@ async fn export(c: Context) -> Outcome {
 }
 
 /// Repository and tag of an optional reference.
-fn target(text: Option<&String>) -> Result<(Option<String>, Option<String>), Failure> {
+fn target(text: Option<&String>, refused: &str) -> Result<(Option<String>, Option<String>), Failure> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok((None, None)) };
     let reference: Reference = text.parse().map_err(|e| Failure::new(format!("{e}")))?;
     if reference.digest().is_some() {
-        return Err(Failure::new("cannot import digest reference"));
+        return Err(Failure::new(refused));
     }
     Ok((Some(reference.familiar_name()), reference.tag().map(str::to_owned)))
 }
 
 async fn import(c: Context) -> Outcome {
     let flags = &c.parsed;
-    let (repository, tag) = target(c.args().get(1))?;
+    let (repository, tag) = target(c.args().get(1), "cannot import digest reference")?;
     let options = ImportOptions {
         repository,
         tag,
@@ -259,7 +312,7 @@ async fn import(c: Context) -> Outcome {
 
 async fn commit(c: Context) -> Outcome {
     let flags = &c.parsed;
-    let (repository, tag) = target(c.args().get(1))?;
+    let (repository, tag) = target(c.args().get(1), "refusing to create a tag with a digest reference")?;
     let options = CommitOptions {
         repository,
         tag,

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::images::{descriptor, detect, layer_type};
 use crate::layers::{check_diff_id, known_pairs, storing};
 use crate::progress::{Progress, ProgressEvent};
+use crate::trust::{self, PolicyFile};
 
 /// How deep indexes may be nested in each other.
 const DEEPEST: usize = 4;
@@ -28,6 +29,8 @@ const DEEPEST: usize = 4;
 pub struct LoadOptions {
     /// The platform to take of an image that is there for several; the host's without one.
     pub platform: Option<Platform>,
+    /// The policy on signatures: it may refuse archives, as the transports `oci-archive` and `docker-archive`.
+    pub policy: Option<PolicyFile>,
 }
 
 /// One image that was loaded.
@@ -60,6 +63,8 @@ pub fn load(
             wanted: options.platform.clone().unwrap_or_else(Platform::host),
             progress,
         };
+        let transport = if outer.has("index.json") { "oci-archive" } else { "docker-archive" };
+        trust::check_archive(options.policy.as_ref(), transport, "the archive")?;
         loading.run()
     });
     drop(lease);

@@ -31,6 +31,13 @@ pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("creel-distribution-").tempdir_in("/var/tmp").unwrap()
 }
 
+/// Reads everything again: blobs against their digests, layers against their archives.
+#[track_caller]
+pub fn assert_whole(store: &Arc<Store>) {
+    let report = store.verify(&creel_store::VerifyOptions::default(), &mut |_| true).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+}
+
 /// A store of its own.
 pub struct TestStore {
     pub store: Arc<Store>,

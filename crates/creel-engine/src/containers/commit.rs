@@ -104,7 +104,7 @@ fn exec_config(config: &Config) -> ExecConfig {
         cmd: config.cmd.clone(),
         volumes: config.volumes.clone().filter(|volumes| !volumes.is_empty()),
         working_dir: config.working_dir.clone(),
-        labels: config.labels.clone(),
+        labels: config.labels.clone().filter(|labels| !labels.is_empty()),
         stop_signal: config.stop_signal.clone(),
         healthcheck: config.healthcheck.clone(),
         shell: config.shell.clone(),

@@ -26,7 +26,7 @@ const COMPLAINTS: u64 = 64 << 10;
 /// What of a container's files was changed.
 pub(crate) async fn changes(core: &Arc<Core>, id: &str) -> Result<Vec<Change>> {
     let container = core.containers.find(id)?;
-    let overlay = core.store.snapshot(&container.id)?;
+    let overlay = core.store.whole_snapshot(&container.id)?;
     let found =
         blocking(move || creel_layer::changes(&overlay.upper, &overlay.lower).map_err(|e| Error::of(&e)))
             .await?;
@@ -43,7 +43,7 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
         return Ok(HelperRoot::Running { pid: running.pid, start_time });
     }
     let record = container.record();
-    let overlay = core.store.snapshot(&container.id)?;
+    let overlay = core.store.whole_snapshot(&container.id)?;
     let mounts = record.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).map(|mount| {
         RestingMount { source: mount.source.clone().into(), destination: mount.destination.clone().into() }
     });
@@ -197,7 +197,7 @@ pub(crate) async fn put(
     let owner = match (options.copy_uid_gid, record.config.user.as_str()) {
         (false, _) | (_, "") => None,
         (true, user) => {
-            let overlay = core.store.snapshot(&container.id)?;
+            let overlay = core.store.whole_snapshot(&container.id)?;
             let rootfs = Rootfs::Overlay { lower: overlay.lower, upper: overlay.upper, work: overlay.work };
             let user = creel_runtime::resolve_user(&rootfs, user).map_err(|e| Error::of(&e))?;
             Some((user.uid, user.gid))

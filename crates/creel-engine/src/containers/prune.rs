@@ -39,7 +39,7 @@ pub(crate) async fn prune(core: &Arc<Core>, filters: Filters) -> Result<Containe
     Ok(ContainersPrune { containers_deleted: Some(deleted), space_reclaimed: space })
 }
 
-/// The filter `until`: a time, Unix seconds, or a span before now like `10m` or `1h30m`.
+/// The filter `until`: a time (without a zone it is UTC), Unix seconds, or a span before now like `10m` or `1h30m`.
 pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     let values = filters.get("until");
     if values.len() > 1 {
@@ -54,25 +54,30 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<Timestamp>> {
     if let Ok(seconds) = text.split('.').next().unwrap_or_default().parse::<i64>() {
         return Timestamp::from_second(seconds).map(Some).map_err(|_| wrong());
     }
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+        return jiff::tz::TimeZone::UTC.to_timestamp(time).map(Some).map_err(|_| wrong());
+    }
     let span = span(text).ok_or_else(wrong)?;
-    Timestamp::now().checked_sub(SignedDuration::from_secs(span)).map(Some).map_err(|_| wrong())
+    Timestamp::now().checked_sub(span).map(Some).map_err(|_| wrong())
 }
 
-/// Go's notation of a span, in seconds.
-fn span(text: &str) -> Option<i64> {
-    let mut total = 0i64;
+/// Go's notation of a span: `1h30m`, `1.5h`, `300ms`.
+fn span(text: &str) -> Option<SignedDuration> {
+    let mut total = 0f64;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let n: i64 = rest[..digits].parse().ok()?;
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let (unit, after) = [("h", 3600), ("m", 60), ("s", 1)]
+        let units =
+            [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+        let (unit, after) = units
             .iter()
             .find_map(|(unit, seconds)| rest.strip_prefix(unit).map(|after| (*seconds, after)))?;
-        total = total.checked_add(n.checked_mul(unit)?)?;
+        total += number * unit;
         rest = after;
     }
-    Some(total).filter(|_| !text.is_empty())
+    SignedDuration::try_from_secs_f64(total).ok().filter(|_| !text.is_empty())
 }
 
 #[cfg(test)]
@@ -81,7 +86,9 @@ mod tests {
 
     #[test]
     fn spans_and_times() {
-        assert_eq!(span("1h30m5s"), Some(5405));
+        let seconds = |text: &str| span(text).map(|span| span.as_secs_f64());
+        assert_eq!(seconds("1h30m5s"), Some(5405.0));
+        assert_eq!((seconds("1.5h"), seconds("300ms")), (Some(5400.0), Some(0.3)));
         assert_eq!(span("10x"), None);
         assert_eq!(span(""), None);
         let with = |text: &str| {
@@ -90,6 +97,8 @@ mod tests {
             until(&filters)
         };
         assert_eq!(with("2026-01-02T03:04:05Z").unwrap().unwrap().as_second(), 1_767_323_045);
+        assert_eq!(with("2026-01-02").unwrap(), with("2026-01-02T00:00").unwrap());
+        assert_eq!(with("2026-01-02T03:04:05").unwrap().unwrap().as_second(), 1_767_323_045);
         assert_eq!(with("1700000000").unwrap().unwrap().as_second(), 1_700_000_000);
         assert!(with("yesterday").is_err());
     }

@@ -201,7 +201,7 @@ pub(crate) fn no_empty_program(program: Option<&String>) -> Result<()> {
 
 /// What the shim needs to find in the run directory.
 fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<()> {
-    let overlay = core.store.snapshot(&record.id)?;
+    let overlay = core.store.whole_snapshot(&record.id)?;
     let rootfs = Rootfs::Overlay {
         lower: overlay.lower.clone(),
         upper: overlay.upper.clone(),

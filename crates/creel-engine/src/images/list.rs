@@ -1,6 +1,6 @@
 //! The list of images.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use creel_store::ImageRecord;
@@ -12,8 +12,9 @@ use crate::core::Core;
 use crate::error::Result;
 use crate::filters::Filters;
 
-/// Lists images, the newest first.
-pub(crate) fn list(core: &Core, filters: &Filters) -> Result<Vec<ImageSummary>> {
+/// Lists images, the newest first. Without `all`, those are left out that have no name and are another one's parent;
+/// with `shared`, it is computed what they have in common.
+pub(crate) fn list(core: &Core, filters: &Filters, all: bool, shared: bool) -> Result<Vec<ImageSummary>> {
     filters.allow(&["dangling", "label", "label!", "before", "since", "reference", "until"])?;
     let dangling = filters.switch("dangling")?;
     let created = |name: &str| -> Result<_> {
@@ -21,10 +22,13 @@ pub(crate) fn list(core: &Core, filters: &Filters) -> Result<Vec<ImageSummary>> 
     };
     let (before, since, until) = (created("before")?, created("since")?, until(filters)?);
     let mut images = core.store.list_images();
+    let parents = parents(&images);
+    let shared = shared.then(|| core.store.view().shared_sizes());
     images.retain(|image| {
         let labels =
             image.config.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
-        dangling.is_none_or(|wanted| wanted == image.references.is_empty())
+        (all || !is_between(image, &parents))
+            && dangling.is_none_or(|wanted| wanted == image.references.is_empty())
             && filters.labels(&labels)
             && before.is_none_or(|time| image.created < time)
             && since.is_none_or(|time| image.created > time)
@@ -43,9 +47,23 @@ pub(crate) fn list(core: &Core, filters: &Filters) -> Result<Vec<ImageSummary>> 
         if !patterns.is_empty() && tags.is_empty() && digests.is_empty() {
             continue;
         }
-        rows.push(row(&image, tags, digests, containers.get(&image.id).copied().unwrap_or(0)));
+        let mut row = row(&image, tags, digests, containers.get(&image.id).copied().unwrap_or(0));
+        if let Some(shared) = shared.as_ref().and_then(|shared| shared.get(&image.id)) {
+            row.shared_size = i64::try_from(*shared).unwrap_or(i64::MAX);
+        }
+        rows.push(row);
     }
     Ok(rows)
+}
+
+/// The images that others were made from here.
+pub(crate) fn parents(images: &[Arc<ImageRecord>]) -> HashSet<Digest> {
+    images.iter().filter_map(|image| image.parent).collect()
+}
+
+/// Whether this is but a step towards another image: Docker neither lists nor prunes those by themselves.
+pub(crate) fn is_between(image: &ImageRecord, parents: &HashSet<Digest>) -> bool {
+    image.references.is_empty() && image.repo_digests.is_empty() && parents.contains(&image.id)
 }
 
 /// How many containers each image has.

@@ -6,6 +6,7 @@ pub(crate) mod remove;
 pub(crate) mod show;
 pub(crate) mod streams;
 pub(crate) mod transfer;
+pub(crate) mod verify;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use creel_store::{GcReport, ImageRecord};
-use creel_types::{ContainerId, Reference};
+use creel_types::{ContainerId, ErrorKind, Reference};
 use creel_wire::image::{ImageDelete, ImagesPrune};
 
 use super::tell;
@@ -20,17 +20,23 @@ fn deleted(id: impl ToString) -> ImageDelete {
     ImageDelete { untagged: None, deleted: Some(id.to_string()) }
 }
 
-/// Removes a name of an image, and with its last name the image.
-pub(crate) async fn remove(core: &Arc<Core>, name: &str, force: bool) -> Result<Vec<ImageDelete>> {
+/// Removes a name of an image, and with its last name the image, unless others were made from it here. With `prune`
+/// also goes what it was made from, if nothing else names or needs that.
+pub(crate) async fn remove(
+    core: &Arc<Core>,
+    name: &str,
+    force: bool,
+    prune: bool,
+) -> Result<Vec<ImageDelete>> {
     let image = core.store.resolve_image(name)?;
     let (core, name) = (core.clone(), name.to_owned());
     to_the_end(async move {
         let user = user(&core, &image);
         let Some(reference) = named(&image, &name) else {
-            refuse_by_id(&image, user, force)?;
-            return delete(&core, &image).await;
+            refuse_by_id(&image, user, has_children(&core, &image), force)?;
+            return delete(&core, &image, prune).await;
         };
-        if !last_tag(&image, &reference) {
+        if !last_tag(&image, &reference) || has_children(&core, &image) {
             return untag(&core, &image, &reference).await;
         }
         match user {
@@ -42,7 +48,7 @@ pub(crate) async fn remove(core: &Arc<Core>, name: &str, force: bool) -> Result<
             ))),
             // It goes on running on its layers; only the name can be taken away.
             Some((_, true)) => untag(&core, &image, &reference).await,
-            _ => delete(&core, &image).await,
+            _ => delete(&core, &image, prune).await,
         }
     })
     .await
@@ -57,9 +63,20 @@ fn user(core: &Core, image: &ImageRecord) -> Option<(ContainerId, bool)> {
         .max_by_key(|(_, runs)| *runs)
 }
 
+/// Whether other images were made from it here.
+fn has_children(core: &Core, image: &ImageRecord) -> bool {
+    core.store.view().images().any(|other| other.parent == Some(image.id))
+}
+
 /// An id is refused when something else would be surprised.
-fn refuse_by_id(image: &ImageRecord, user: Option<(ContainerId, bool)>, force: bool) -> Result<()> {
+fn refuse_by_id(
+    image: &ImageRecord,
+    user: Option<(ContainerId, bool)>,
+    has_children: bool,
+    force: bool,
+) -> Result<()> {
     let why = match user {
+        _ if has_children => "(cannot be forced) - image has dependent child images".to_owned(),
         Some((container, true)) => {
             format!("(cannot be forced) - image is being used by running container {}", container.short())
         }
@@ -136,10 +153,20 @@ async fn untag(
     Ok(gone.iter().map(untagged).collect())
 }
 
-async fn delete(core: &Arc<Core>, image: &Arc<ImageRecord>) -> Result<Vec<ImageDelete>> {
+async fn delete(core: &Arc<Core>, image: &Arc<ImageRecord>, prune: bool) -> Result<Vec<ImageDelete>> {
+    let mut items = Vec::new();
+    delete_into(core, image, &mut items).await?;
+    if prune {
+        delete_parents(core, image, &mut items).await?;
+    }
+    Ok(items)
+}
+
+/// Deletes an image, notes what went, and returns the bytes that this freed.
+async fn delete_into(core: &Arc<Core>, image: &ImageRecord, items: &mut Vec<ImageDelete>) -> Result<u64> {
     let (store, id) = (core.store.clone(), image.id);
     let done = blocking(move || Ok(store.delete_image(&id)?)).await?;
-    let mut items: Vec<ImageDelete> = done.references.iter().map(untagged).collect();
+    items.extend(done.references.iter().map(untagged));
     items.push(deleted(image.id));
     items.extend(done.freed.layers.iter().map(deleted));
     warn(&done.freed);
@@ -147,7 +174,23 @@ async fn delete(core: &Arc<Core>, image: &Arc<ImageRecord>) -> Result<Vec<ImageD
         tell(core, "untag", &image.id.to_string(), &reference.familiar());
     }
     tell(core, "delete", &image.id.to_string(), &image.id.to_string());
-    Ok(items)
+    Ok(done.freed.bytes)
+}
+
+/// Deletes what an image was made from, as far as nothing names it, nothing else was made from it, and no container
+/// uses it.
+async fn delete_parents(core: &Arc<Core>, image: &ImageRecord, items: &mut Vec<ImageDelete>) -> Result<u64> {
+    let mut freed = 0;
+    let mut next = image.parent;
+    while let Some(parent) = next.take().and_then(|id| core.store.image(&id)) {
+        let is_named = !parent.references.is_empty() || !parent.repo_digests.is_empty();
+        if is_named || has_children(core, &parent) || user(core, &parent).is_some() {
+            break;
+        }
+        freed += delete_into(core, &parent, items).await?;
+        next = parent.parent;
+    }
+    Ok(freed)
 }
 
 fn warn(report: &GcReport) {
@@ -162,28 +205,32 @@ pub(crate) async fn prune(core: &Arc<Core>, filters: Filters) -> Result<ImagesPr
     let dangling = filters.switch("dangling")?.unwrap_or(true);
     let until = until(&filters)?;
     let used = super::list::containers(core);
+    let images = core.store.list_images();
+    let parents = super::list::parents(&images);
     let mut items = Vec::new();
     let mut space = 0;
-    for image in core.store.list_images() {
+    for image in images {
         let labels =
             image.config.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
         let taken = !used.contains_key(&image.id)
-            && (!dangling || image.references.is_empty())
+            && (!dangling || image.references.is_empty() && !super::list::is_between(&image, &parents))
             && until.is_none_or(|time| image.created.is_some_and(|created| created < time))
             && filters.labels(&labels);
         if taken {
-            let (store, id) = (core.store.clone(), image.id);
-            let done = blocking(move || Ok(store.delete_image(&id)?)).await?;
-            space += done.freed.bytes;
-            items.extend(done.references.iter().map(untagged));
-            items.push(deleted(image.id));
-            warn(&done.freed);
+            match delete_into(core, &image, &mut items).await {
+                Ok(freed) => space += freed,
+                // Somebody else was faster.
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            }
+            space += delete_parents(core, &image, &mut items).await?;
         }
     }
     let store = core.store.clone();
-    let rest = blocking(move || Ok(store.gc()?)).await?;
-    space += rest.bytes;
+    let (rest, partials) = blocking(move || Ok((store.gc()?, store.forget_partials()))).await?;
+    space += rest.bytes + partials.bytes;
     warn(&rest);
+    warn(&partials);
     core.events.tell("image", "prune", "", [("reclaimed".to_owned(), space.to_string())].into());
     Ok(ImagesPrune { images_deleted: Some(items), space_reclaimed: space })
 }

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use creel_distribution::{Auth, LoadOptions, Progress, PullOptions, PushOptions, RegistryOptions};
-use creel_types::{Platform, Reference};
+use creel_store::{Content, ImageRecord};
+use creel_types::{ErrorKind, Platform, Reference};
 use creel_wire::image::ProgressMessage;
 use creel_wire::system::AuthResponse;
 use tokio::sync::mpsc::{self, Receiver};
@@ -104,9 +105,10 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
     let core = core.clone();
     tokio::spawn(async move {
         let (store, progress) = (core.store.clone(), Messages(sender.clone()));
+        let policy = core.config.registries.policy.clone();
         let loaded = blocking(move || {
             let reader = SourceReader::new(tar);
-            let options = LoadOptions::default();
+            let options = LoadOptions { policy, ..LoadOptions::default() };
             let loaded = if quiet {
                 creel_distribution::load(&store, reader, &options, &creel_distribution::Silent)
             } else {
@@ -136,16 +138,53 @@ pub(crate) fn load(core: &Arc<Core>, tar: ByteSource, quiet: bool) -> Receiver<P
     receiver
 }
 
+/// The images that a name means to `save`: without a tag all of its repository.
+fn chosen(core: &Core, name: &str) -> Result<Vec<Arc<ImageRecord>>> {
+    let view = core.store.view();
+    let reference = name.parse::<Reference>().ok();
+    if let Some(repository) = reference.as_ref().filter(|r| r.tag().is_none() && r.digest().is_none()) {
+        let same = |known: &Reference| {
+            (known.registry(), known.repository()) == (repository.registry(), repository.repository())
+        };
+        let tags = view.references().filter(|(known, _)| known.digest().is_none() && same(known));
+        let images: Vec<_> = tags.filter_map(|(_, id)| view.image(id)).collect();
+        if !images.is_empty() {
+            return Ok(images);
+        }
+    }
+    // Docker names it as it was given, without the tag that was looked for; a tag that was given is but a reference.
+    let tagged = reference.is_some_and(|reference| reference.tag().is_some());
+    let image = view.resolve_image(name).map_err(|e| match Error::from(e) {
+        e if e.kind() != ErrorKind::NotFound => e,
+        _ if tagged => Error::not_found("reference does not exist"),
+        _ => Error::not_found(format!("No such image: {name}")),
+    })?;
+    Ok(vec![image])
+}
+
+/// Whether all of an image is there: once the archive has begun, a reason can no longer be given.
+fn savable(core: &Core, name: &str, image: &ImageRecord) -> Result<()> {
+    let lacks = core.store.view().lacks(image);
+    if let Some(missing) = lacks.iter().find(|lacking| matches!(lacking, Content::Blob(_))) {
+        let why = format!("image {name} is not whole: {missing} is missing; pull it again");
+        return Err(Error::new(ErrorKind::DataLoss, why));
+    }
+    match image.layers.iter().find(|layer| layer.blob.is_none()) {
+        None => Ok(()),
+        Some(layer) => Err(Error::unsupported(format!(
+            "image {name} cannot be saved: the archive of its layer {} is not kept",
+            layer.diff_id
+        ))),
+    }
+}
+
 /// An archive of images.
 pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
     for name in &names {
-        // Docker names it as it was given, without the tag that was looked for.
-        let unknown = |e: Error| match e.kind() {
-            creel_types::ErrorKind::NotFound => Error::not_found(format!("No such image: {name}")),
-            _ => e,
-        };
-        let image = core.store.resolve_image(name).map_err(|e| unknown(e.into()))?;
-        tell(core, "save", &image.id.to_string(), name);
+        for image in chosen(core, name)? {
+            savable(core, name, &image)?;
+            tell(core, "save", &image.id.to_string(), name);
+        }
     }
     let (sender, receiver) = mpsc::channel(8);
     let store = core.store.clone();
@@ -162,7 +201,14 @@ pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
 }
 
 /// Makes an image of a root file system's tar.
-pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) -> Receiver<ProgressMessage> {
+pub(crate) fn import(
+    core: &Arc<Core>,
+    tar: ByteSource,
+    options: ImportOptions,
+) -> Result<Receiver<ProgressMessage>> {
+    // What is wrong with the request is said before the archive is read.
+    creel_distribution::change::apply(&mut Default::default(), &options.changes)
+        .map_err(|e| Error::of(&e))?;
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let core = core.clone();
     tokio::spawn(async move {
@@ -172,6 +218,7 @@ pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) 
             changes: options.changes,
             message: options.message,
             platform: options.platform,
+            policy: core.config.registries.policy.clone(),
         };
         let made = blocking(move || {
             creel_distribution::import(&store, SourceReader::new(tar), &options).map_err(|e| Error::of(&e))
@@ -185,5 +232,5 @@ pub(crate) fn import(core: &Arc<Core>, tar: ByteSource, options: ImportOptions) 
         };
         let _ = sender.send(message).await;
     });
-    receiver
+    Ok(receiver)
 }

@@ -80,7 +80,11 @@ fn an_image_whose_files_are_gone_is_put_aside_and_can_be_pulled_again() {
     std::fs::remove_dir_all(layer).unwrap();
     std::fs::write(&config, vec![b'x'; std::fs::metadata(&config).unwrap().len() as usize]).unwrap();
     let store = Store::open(dir.path()).unwrap();
-    assert!(store.resolve_image("one").is_err() && store.resolve_image("two").is_err());
+    // what lacks a layer is refused; of what lacks its configuration nothing is known
+    let lacking = store.resolve_image("one").unwrap();
+    assert_eq!(store.view().lacks(&lacking), [Content::Layer(one.layers[0].layer)]);
+    assert!(store.prepare_snapshot(&container(2), &lacking).is_err());
+    assert!(store.resolve_image("two").is_err());
     // the container's own files are kept for people
     let mine = store.container_dir(&container(1)).join("upper/mine");
     assert_eq!(std::fs::read(&mine).unwrap(), b"work");

@@ -42,7 +42,7 @@ fn a_blob_that_is_not_what_was_promised_leaves_nothing() {
         blob sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee: the content's digest is sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824, but sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee was promised; nothing was stored
         blob: 5 bytes were received, but 4 were promised; nothing was stored
         blob: 5 bytes were received, but 6 were promised; nothing was stored
-        no such blob: sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee
+        no such blob: sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee (if it was damaged, `creel image verify` has put it aside: pull its image again)
         blob sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824 has 5 bytes, more than the 4 that are read of such a document
     "#]]
     .assert_eq(&all);

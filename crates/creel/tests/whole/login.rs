@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::{CREEL, Daemon, eventually, path, scratch};
+use crate::terminal::Terminal;
 
 const ADDRESS: &str = "127.0.0.1:5443";
 
@@ -240,6 +241,60 @@ fn helpers_keep_the_credentials() {
     let login = run("secret", &["login", "-u", "user", "--password-stdin", ADDRESS]);
     assert!(!login.status.success() && err(&login).contains("Error loading config file"), "{}", err(&login));
     assert_eq!(fs::read_to_string(&file).unwrap(), "{broken");
+    drop(registry);
+    daemon.finish();
+}
+
+#[test]
+fn on_a_terminal_it_asks_and_shows_no_password() {
+    let Some((daemon, registry, home)) = start() else { return };
+    let env = [("DOCKER_CONFIG", path(&home))];
+    let login = || Terminal::spawn_with(&daemon, &["login", ADDRESS], &env);
+    // Ctrl-C at the password
+    let mut terminal = login();
+    terminal.expect("Username: ");
+    terminal.send("user\n");
+    terminal.expect("Password: ");
+    terminal.send("half\x03");
+    assert_eq!(terminal.end(), Some(130));
+    // a wrong one
+    let mut terminal = login();
+    terminal.expect("Username: ");
+    terminal.send("user\n");
+    terminal.expect("Password: ");
+    terminal.send("nonsense\r");
+    terminal.expect("unauthorized");
+    assert_eq!(terminal.end(), Some(1));
+    assert!(!home.exists(), "refused credentials were stored");
+    // none at all
+    let mut terminal = login();
+    terminal.expect("Username: ");
+    terminal.send("\n");
+    terminal.expect("username is required");
+    assert_eq!(terminal.end(), Some(1));
+    // the right one, corrected on the way; what is typed at the password is not shown
+    let mut terminal = login();
+    terminal.expect("Username: ");
+    terminal.send("user\n");
+    terminal.expect("Password: ");
+    terminal.send("secrxx\x7f\x7fet\n");
+    let shown = terminal.expect("Login Succeeded");
+    assert!(!shown.contains("secr") && !shown.contains("et\r"), "the password was shown: {shown:?}");
+    assert_eq!(terminal.end(), Some(0));
+    assert!(fs::read_to_string(home.join("config.json")).unwrap().contains("dXNlcjpzZWNyZXQ="));
+    // the next one offers the name that it knows, when the password no longer is right
+    fs::write(
+        home.join("config.json"),
+        format!(r#"{{"auths":{{"{ADDRESS}":{{"auth":"dXNlcjp3cm9uZw=="}}}}}}"#),
+    )
+    .unwrap();
+    let mut terminal = login();
+    terminal.expect("Username (user): ");
+    terminal.send("\n");
+    terminal.expect("Password: ");
+    terminal.send("secret\n");
+    terminal.expect("Login Succeeded");
+    assert_eq!(terminal.end(), Some(0));
     drop(registry);
     daemon.finish();
 }

@@ -8,13 +8,13 @@ use crate::support::{Daemon, eventually, path};
 const ADDRESS: &str = "127.0.0.1:5000";
 
 /// Debian's docker-registry, in a daemon's network namespace.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
-    storage: PathBuf,
+    pub(crate) storage: PathBuf,
 }
 
 impl Registry {
-    fn start(daemon: &Daemon) -> Self {
+    pub(crate) fn start(daemon: &Daemon) -> Self {
         let storage = daemon.dir.path().join("registry");
         let config = daemon.dir.path().join("registry.yml");
         let text = format!(
@@ -50,7 +50,8 @@ impl Drop for Registry {
     }
 }
 
-fn name(rest: &str) -> String {
+/// A name in that registry.
+pub(crate) fn name(rest: &str) -> String {
     format!("{ADDRESS}/{rest}")
 }
 

@@ -69,10 +69,21 @@ impl Daemon {
 
     /// Starts the daemon's process (again).
     pub(crate) fn spawn(&mut self) {
+        self.spawn_by(&["unshare", "--mount", "--net", "--propagation", "private"]);
+    }
+
+    /// Starts the daemon's process again, in the network namespace of this other one.
+    pub(crate) fn spawn_beside(&mut self, pid: u32) {
+        let net = format!("--net=/proc/{pid}/ns/net");
+        self.spawn_by(&["nsenter", &net, "unshare", "--mount", "--propagation", "private"]);
+    }
+
+    fn spawn_by(&mut self, how: &[&str]) {
         assert!(self.child.is_none(), "the daemon runs already");
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = Command::new("unshare")
-            .args(["--mount", "--net", "--propagation", "private", "sh", "-c"])
+        let child = Command::new(how[0])
+            .args(&how[1..])
+            .args(["sh", "-c"])
             .arg("ip link set lo up; exec \"$0\" \"$@\"")
             .args([CREEL, "daemon", "--log-level", "debug", "--cgroup-parent", &self.cgroup])
             .arg("--root")

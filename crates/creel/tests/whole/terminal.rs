@@ -10,14 +10,19 @@ use rustix::termios::Winsize;
 use crate::support::{Daemon, patience};
 
 /// A command on a pseudo-terminal.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     master: File,
     seen: String,
 }
 
 impl Terminal {
-    fn spawn(daemon: &Daemon, args: &[&str]) -> Self {
+    pub(crate) fn spawn(daemon: &Daemon, args: &[&str]) -> Self {
+        Self::spawn_with(daemon, args, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn spawn_with(daemon: &Daemon, args: &[&str], env: &[(&str, &str)]) -> Self {
         let master =
             rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
         rustix::pty::grantpt(&master).unwrap();
@@ -30,16 +35,18 @@ impl Terminal {
         // A session of its own whose terminal this is, so that size changes reach it.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(inner.get_program()).args(inner.get_args());
-        let child = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
+        let child =
+            command.envs(env.iter().copied()).stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         rustix::io::ioctl_fionbio(&master, true).unwrap();
         Self { child, master: File::from(master), seen: String::new() }
     }
 
-    fn send(&mut self, keys: &str) {
+    pub(crate) fn send(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    fn expect(&mut self, wanted: &str) {
+    /// Waits until it has printed this, and returns all that came until then.
+    pub(crate) fn expect(&mut self, wanted: &str) -> String {
         let begin = Instant::now();
         let mut buffer = [0; 4096];
         while !self.seen.contains(wanted) {
@@ -50,10 +57,10 @@ impl Terminal {
             }
         }
         let end = self.seen.find(wanted).unwrap() + wanted.len();
-        self.seen.drain(..end);
+        self.seen.drain(..end).collect()
     }
 
-    fn end(mut self) -> Option<i32> {
+    pub(crate) fn end(mut self) -> Option<i32> {
         let begin = Instant::now();
         let mut buffer = [0; 4096];
         loop {
