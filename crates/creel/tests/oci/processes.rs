@@ -76,6 +76,39 @@ fn exec_s_flags_and_process_files() {
 }
 
 #[test]
+fn exec_is_under_the_container_s_filter_or_refused() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["sleep", "1000"], |spec| {
+        spec["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95 }],
+        });
+    });
+    place.create("c", &bundle);
+    place.start("c");
+    let under_filter = || {
+        let output = place.call(&["exec", "c", "mkdir", "/tmp/x"]);
+        assert!(text(&output.stderr).contains("not supported"), "{}", text(&output.stderr));
+        assert_eq!(place.ok(&["exec", "c", "grep", "-c", "Seccomp:.*2", "/proc/self/status"]), "1");
+    };
+    under_filter();
+    // What the Spec says is kept through an update, too.
+    place.ok(&["update", "--pids-limit", "50", "c"]);
+    under_filter();
+    let filter = place.root().join("c/filter");
+    let whole = fs::read(&filter).unwrap();
+    for damaged in [&whole[..whole.len() - 1], &[]] {
+        fs::write(&filter, damaged).unwrap();
+        let said = place.fails(255, &["exec", "c", "true"]);
+        assert!(said.contains("filter of container c: missing or damaged"), "{said}");
+    }
+    fs::remove_file(&filter).unwrap();
+    assert!(place.fails(255, &["exec", "c", "true"]).contains("missing or damaged"));
+    place.ok(&["delete", "--force", "c"]);
+    place.finish();
+}
+
+#[test]
 fn an_exec_that_cannot_tell_its_id_ends() {
     let Some(place) = Place::new() else { return };
     place.running("c");
