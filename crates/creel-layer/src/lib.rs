@@ -22,7 +22,7 @@ pub mod tar;
 mod unpack;
 
 pub use changes::{Change, ChangeKind, changes};
-pub use compress::{Compression, decompress, decompress_hashed};
+pub use compress::{Compression, decompress};
 pub use error::{Error, Result};
 pub use extract::{ExtractOptions, Extracted, extract};
 pub use hashing::{HashingReader, HashingWriter};
