@@ -32,7 +32,7 @@ mod trust;
 mod upload;
 mod words;
 
-pub use archive::{LoadOptions, Loaded, load, save};
+pub use archive::{LoadOptions, Loaded, Saving, load, save};
 pub use auth::{Auth, AuthError};
 pub use client::RegistryOptions;
 pub use config::{Mirror, MirrorError, RegistryConfig};

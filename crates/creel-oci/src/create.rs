@@ -293,7 +293,7 @@ fn make(
     gate: Gate,
     life: Life,
 ) -> Result<Created> {
-    record.filtered = is_kept_compiled(&order.spec);
+    record.set_filtered(is_kept_compiled(&order.spec));
     let group = groups::begin(o, &record.group, &order.spec)?;
     let (unified, whole) = match &group {
         Made::Begun(making) => (groups::unless_vanished(making.open_unified())?.flatten(), None),
@@ -412,7 +412,7 @@ fn is_kept_compiled(spec: &Spec) -> bool {
 fn keep(order: &Order, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
     match &order.text {
         // Further processes need not read the filter's profile again: it is most of a Spec.
-        Some(text) if record.filtered => match order::seccomp_of(text) {
+        Some(text) if record.is_filtered() => match order::seccomp_of(text) {
             Some(at) => entry.store_spec_text(&[&text[..at.start], b"null", &text[at.end..]])?,
             None => entry.store_spec_text(&[text])?,
         },

@@ -65,7 +65,7 @@ pub(crate) fn exec(
     }
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
     o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
-    let filter = if loaded.record.filtered { Some(loaded.entry.filter()?) } else { None };
+    let filter = if loaded.record.is_filtered() { Some(loaded.entry.filter()?) } else { None };
     match &filter {
         Some(filter) => o.log.debug(&format!("seccomp filter flags: {}", filter.flags())),
         None => log_filter(o, &spec),

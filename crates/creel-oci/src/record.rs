@@ -10,7 +10,9 @@ use crate::procfs;
 use crate::store::Entry;
 
 /// Version of the record's form.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The one before, which did not tell [`Record::filtered`] and kept every filter in the Spec.
+const UNFILTERED: u32 = 2;
 
 /// What is kept of a container. Written before anything is made, so that what a killed creator leaves can be found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub(crate) struct Record {
     pub(crate) resctrl: Option<IntelRdt>,
     /// Whether its system call filter is kept as it was compiled, and not in the Spec.
     #[serde(default)]
-    pub(crate) filtered: bool,
+    filtered: Option<bool>,
     /// Whether it is still being created, or was when its creator was killed.
     #[serde(skip)]
     pub(crate) creating: bool,
@@ -110,7 +112,10 @@ pub(crate) struct Shown {
 impl Record {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Record, String> {
         let record: Record = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        if record.format != FORMAT {
+        if record.format == FORMAT && record.filtered.is_none() {
+            return Err("it does not tell where the system call filter is".into());
+        }
+        if record.format != FORMAT && record.format != UNFILTERED {
             return Err(format!("format {} was written by another version of creel", record.format));
         }
         Ok(record)
@@ -138,9 +143,19 @@ impl Record {
             poststart: Vec::new(),
             poststop: Vec::new(),
             resctrl: None,
-            filtered: false,
+            filtered: Some(false),
             creating: false,
         }
+    }
+
+    /// Whether its system call filter is kept as it was compiled, and not in the Spec.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filtered == Some(true)
+    }
+
+    /// Notes whether its system call filter is kept as it was compiled.
+    pub(crate) fn set_filtered(&mut self, filtered: bool) {
+        (self.format, self.filtered) = (FORMAT, Some(filtered));
     }
 
     /// Whether process 1 lives, and is the one that was created.

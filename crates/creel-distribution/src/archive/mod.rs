@@ -5,4 +5,4 @@ mod outer;
 mod save;
 
 pub use load::{LoadOptions, Loaded, load};
-pub use save::save;
+pub use save::{Saving, save};

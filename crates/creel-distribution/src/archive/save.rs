@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use creel_layer::tar::{Entry, Kind, Writer};
-use creel_store::{ImageRecord, Store};
+use creel_store::{ImageRecord, Lease, Store};
 use creel_types::image::{Descriptor, Index, Manifest, media_type};
 use creel_types::{Digest, Reference};
 use serde::Serialize;
@@ -32,15 +32,48 @@ struct Chosen {
     manifest_bytes: Vec<u8>,
 }
 
-/// Writes the images that `names` name to `out`: a reference without a tag means all tags of its repository, an id
-/// no tag. Layers that images share are written once. Blocks.
+/// Images that are about to be saved: nothing of them is deleted while this value is there.
+pub struct Saving {
+    store: Arc<Store>,
+    _lease: Lease,
+    images: Vec<Chosen>,
+}
+
+impl std::fmt::Debug for Saving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Saving").field("images", &self.images.len()).finish_non_exhaustive()
+    }
+}
+
+impl Saving {
+    /// The images that `names` name: a reference without a tag means all tags of its repository, an id no tag.
+    ///
+    /// # Errors
+    /// For one that is not there, or of which something is missing.
+    pub fn begin(store: &Arc<Store>, names: &[String]) -> Result<Saving> {
+        // Taken first: what is chosen stays.
+        let lease = store.lease();
+        Ok(Saving { store: store.clone(), _lease: lease, images: choose(store, names)? })
+    }
+
+    /// Writes them to `out`; layers that images share are written once. Blocks.
+    ///
+    /// # Errors
+    /// When `out` takes no more, or the store cannot be read.
+    pub fn write(&self, out: impl Write) -> Result<()> {
+        let mut writer = Writer::new(io::BufWriter::with_capacity(256 << 10, out));
+        write_all(&self.store, &self.images, &mut writer)?;
+        let finished = writer.finish().and_then(|(mut out, _)| out.flush());
+        finished.map_err(|error| Error::io("writing the archive", &error))
+    }
+}
+
+/// [`Saving::begin`] and [`Saving::write`] in one.
+///
+/// # Errors
+/// Theirs.
 pub fn save(store: &Arc<Store>, names: &[String], out: impl Write) -> Result<()> {
-    let _lease = store.lease();
-    let images = choose(store, names)?;
-    let mut writer = Writer::new(io::BufWriter::with_capacity(256 << 10, out));
-    write_all(store, &images, &mut writer)?;
-    let finished = writer.finish().and_then(|(mut out, _)| out.flush());
-    finished.map_err(|error| Error::io("writing the archive", &error))
+    Saving::begin(store, names)?.write(out)
 }
 
 fn choose(store: &Arc<Store>, names: &[String]) -> Result<Vec<Chosen>> {

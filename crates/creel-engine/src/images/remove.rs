@@ -36,7 +36,7 @@ pub(crate) async fn remove(
             refuse_by_id(&image, user, has_children(&core, &image), force)?;
             return delete(&core, &image, prune).await;
         };
-        if !last_tag(&image, &reference) || has_children(&core, &image) {
+        if !last_tag(&image, &reference) {
             return untag(&core, &image, &reference).await;
         }
         match user {
@@ -48,6 +48,8 @@ pub(crate) async fn remove(
             ))),
             // It goes on running on its layers; only the name can be taken away.
             Some((_, true)) => untag(&core, &image, &reference).await,
+            // What was made from it keeps it.
+            _ if has_children(&core, &image) => untag(&core, &image, &reference).await,
             _ => delete(&core, &image, prune).await,
         }
     })

@@ -186,12 +186,13 @@ pub(crate) fn save(core: &Arc<Core>, names: Vec<String>) -> Result<ByteStream> {
             tell(core, "save", &image.id.to_string(), name);
         }
     }
+    // From here on nobody deletes them: what has begun to be sent is sent whole.
+    let saving = creel_distribution::Saving::begin(&core.store, &names).map_err(|e| Error::of(&e))?;
     let (sender, receiver) = mpsc::channel(8);
-    let store = core.store.clone();
     tokio::task::spawn_blocking(move || {
         let out = std::io::BufWriter::with_capacity(128 << 10, StreamWriter(sender.clone()));
         let mut out = out;
-        let saved = creel_distribution::save(&store, &names, &mut out).map_err(|e| Error::of(&e));
+        let saved = saving.write(&mut out).map_err(|e| Error::of(&e));
         let done = saved.and_then(|()| out.flush().map_err(|e| Error::io("sending the archive", e)));
         if let Err(e) = done {
             let _ = sender.blocking_send(Err(e));
