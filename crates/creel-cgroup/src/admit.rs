@@ -18,18 +18,9 @@ use crate::plan::{Plan, Step};
 const TRIES: u32 = 200;
 const ENODEV: i32 = 19;
 
-/// Which groups get their limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limits {
-    /// All.
-    Everywhere,
-    /// Those in which the process was not yet: the others have them.
-    WhereMoved,
-}
-
 impl Cgroup {
-    /// Brings a process into the group in every hierarchy in which it is not yet, making the group and setting its
-    /// limits where somebody has removed it. For a process that found its doors ([`Cgroup::entry`]) closed: in v1 the
+    /// Brings a process into the group in every hierarchy in which it is not yet, making the group where somebody has
+    /// removed it, and sets the limits everywhere: they may have been cut short by that. For a process that found its doors ([`Cgroup::entry`]) closed: in v1 the
     /// kernel takes about 11 ms for each move of another process.
     ///
     /// # Errors
@@ -37,18 +28,12 @@ impl Cgroup {
     /// otherwise as [`Cgroup::create`]. Groups that this call has made are removed again then, as far as they are empty.
     pub fn admit(&self, r: &Resources, pid: i32) -> Result<()> {
         let plan = Plan::complete(self.hierarchies(), self.path(), r)?;
-        admit(&Real, self, &plan, pid, Limits::WhereMoved)
+        admit(&Real, self, &plan, pid)
     }
 }
 
 /// The same with a plan whose groups may exist.
-pub(crate) fn admit(
-    kernel: &impl Kernel,
-    group: &Cgroup,
-    plan: &Plan,
-    pid: i32,
-    limits: Limits,
-) -> Result<()> {
+pub(crate) fn admit(kernel: &impl Kernel, group: &Cgroup, plan: &Plan, pid: i32) -> Result<()> {
     let mut made = Vec::new();
     for (mount, dir) in group.hierarchies().mount_points().zip(group.dirs()) {
         let here = |step: &&Step| step.place().is_some_and(|place| place.starts_with(mount));
@@ -57,7 +42,7 @@ pub(crate) fn admit(
         let mut tries = 0;
         loop {
             tries += 1;
-            let Err(error) = bring(kernel, &dir, &groups, &values, pid, limits, &mut made) else { break };
+            let Err(error) = bring(kernel, &dir, &groups, &values, pid, &mut made) else { break };
             let vanished =
                 (error.is_vanished() || error.raw_os_error() == Some(ENODEV)) && !apply::there(kernel, &dir);
             if !vanished || tries == TRIES {
@@ -75,15 +60,11 @@ fn bring(
     groups: &[&Step],
     values: &[&Step],
     pid: i32,
-    limits: Limits,
     made: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let file = dir.join("cgroup.procs");
     let inside = kernel.read(&file).ok().map(|text| files::pids(&file, &text)).transpose()?;
     let inside = inside.is_some_and(|pids| pids.contains(&pid));
-    if inside && limits == Limits::WhereMoved {
-        return Ok(());
-    }
     groups.iter().try_for_each(|step| apply::apply(kernel, step, made))?;
     if !inside {
         // Right after the making: limits can wait.

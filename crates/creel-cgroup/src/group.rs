@@ -339,7 +339,11 @@ impl Cgroup {
             }
         }
         match self.members() {
-            Ok(dir) => controls::kill_each(&dir, self.freezer().ok().as_ref()),
+            Ok(dir) => match controls::kill_each(&dir, self.freezer().ok().as_ref()) {
+                // Somebody was faster: what is gone holds no process.
+                Err(error) if error.is_vanished() => Ok(()),
+                other => other,
+            },
             Err(_) => Ok(()),
         }
     }

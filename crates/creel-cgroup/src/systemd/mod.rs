@@ -23,7 +23,7 @@ use self::bus::{Bus, MANAGER, Which};
 use self::names::Place;
 use self::props::{Host, Properties};
 pub use self::wire::Value;
-use crate::admit::{self, Limits};
+use crate::admit;
 use crate::apply::{self, Real};
 use crate::error::{Error, Result};
 use crate::files;
@@ -155,7 +155,7 @@ fn host(bus: &mut Bus, h: &Hierarchies) -> Result<Host> {
 fn complete(group: &Cgroup, r: &Resources, pid: Option<i32>) -> Result<()> {
     let plan = Plan::complete(group.hierarchies(), group.path(), r)?;
     match pid {
-        Some(pid) => admit::admit(&Real, group, &plan, pid, Limits::Everywhere),
+        Some(pid) => admit::admit(&Real, group, &plan, pid),
         None => apply::create(&Real, &plan.steps).map(drop),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use creel_types::spec::{DeviceRule, Resources};
 use expect_test::expect;
 
-use crate::admit::{self, Limits};
+use crate::admit;
 use crate::apply::{self, Kernel};
 use crate::hierarchy::Hierarchies;
 use crate::hierarchy::tests::{hybrid, v1, v2};
@@ -374,20 +374,22 @@ fn a_group_that_is_removed_while_it_is_empty_is_made_again() {
         fake.trims.set(150);
         let group = Cgroup::of_path(&h, "/creel/abc");
         let steps = Plan::complete(&h, "/creel/abc", &resources(json)).unwrap();
-        admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap();
+        admit::admit(&fake, &group, &steps, 77).unwrap();
         assert_eq!(fake.trims.get(), 0);
         assert_eq!(fake.read(&limit.join("pids.max")).unwrap(), "5");
         for dir in group.dirs() {
             assert_eq!(fake.read(&dir.join("cgroup.procs")).unwrap(), "77");
         }
-        // Where it is already, nothing is done twice.
+        // Where it is already it is not moved, and limits that are missing are set.
         let before = fake.log.borrow().len();
-        admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap();
-        assert_eq!(fake.log.borrow().len(), before);
+        fake.write(&limit.join("pids.max"), "max").unwrap();
+        admit::admit(&fake, &group, &steps, 77).unwrap();
+        assert!(!fake.log.borrow()[before..].iter().any(|line| line.contains("cgroup.procs")));
+        assert_eq!(fake.read(&limit.join("pids.max")).unwrap(), "5");
 
         let fake = Fake::new(&h);
         fake.trims.set(100_000);
-        let error = admit::admit(&fake, &group, &steps, 77, Limits::WhereMoved).unwrap_err();
+        let error = admit::admit(&fake, &group, &steps, 77).unwrap_err();
         assert!(matches!(error, Error::Vanished { .. }) && error.is_vanished(), "{error}");
         assert_eq!(fake.groups(), Vec::<String>::new());
         let error = apply::create(&fake, &plan(&h, json).steps).unwrap_err();
@@ -403,8 +405,7 @@ fn what_is_wrong_is_told_at_once_when_a_process_is_brought_in() {
     fake.broken.insert("pids.max".into(), EINVAL);
     let json = r#"{"pids": {"limit": 5}}"#;
     let steps = Plan::complete(&h, "/creel/abc", &resources(json)).unwrap();
-    let error =
-        admit::admit(&fake, &Cgroup::of_path(&h, "/creel/abc"), &steps, 77, Limits::Everywhere).unwrap_err();
+    let error = admit::admit(&fake, &Cgroup::of_path(&h, "/creel/abc"), &steps, 77).unwrap_err();
     assert!(matches!(&error, Error::Step { .. }) && !error.is_vanished(), "{error}");
     assert_eq!(fake.groups(), Vec::<String>::new());
 }
