@@ -56,27 +56,11 @@ pub fn decompress<'a, R: BufRead + Send + 'a>(stream: R) -> Result<Box<dyn Read 
     let (compression, whole) = open(stream)?;
     Ok(match compression {
         Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        Compression::Zstd => zstd(whole)?,
-    })
-}
-
-/// [`decompress()`] for those who hold what comes out against a digest of their own: gzip's checksums, which say less and
-/// cost time, are not computed. Whatever a checksum would find, the digest finds.
-///
-/// # Errors
-/// As [`decompress()`], but for checksums.
-pub fn decompress_hashed<'a, R: BufRead + Send + 'a>(stream: R) -> Result<Box<dyn Read + Send + 'a>> {
-    let (compression, whole) = open(stream)?;
-    Ok(match compression {
-        Compression::None => Box::new(whole),
         Compression::Gzip => Box::new(Members::new(whole)),
-        Compression::Zstd => zstd(whole)?,
+        Compression::Zstd => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(Error::Decompress)?)
+        }
     })
-}
-
-fn zstd<'a, R: BufRead + Send + 'a>(whole: R) -> Result<Box<dyn Read + Send + 'a>> {
-    Ok(Box::new(zstd::stream::read::Decoder::with_buffer(whole).map_err(Error::Decompress)?))
 }
 
 /// A stream of which the beginning was looked at.

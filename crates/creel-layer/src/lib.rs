@@ -24,7 +24,7 @@ mod unpack;
 
 pub use changes::{Change, ChangeKind, changes};
 pub use compare::{Differences, differences};
-pub use compress::{Compression, decompress, decompress_hashed};
+pub use compress::{Compression, decompress};
 pub use error::{Error, Result};
 pub use extract::{ExtractOptions, Extracted, extract};
 pub use hashing::{HashingReader, HashingWriter};

@@ -313,7 +313,7 @@ impl Store {
             // What the decompressor says travels through the stream, as itself.
             let open = || {
                 let compressed = BufReader::with_capacity(READ, source);
-                creel_layer::decompress_hashed(compressed).map_err(io::Error::other)
+                creel_layer::decompress(compressed).map_err(io::Error::other)
             };
             let mut tar = Plain::new(open, scope).map_err(|why| Error::io("start a thread for", &fs, why))?;
             let unpacked = match creel_layer::unpack_buffered(&mut tar, &fs, &unpack) {
