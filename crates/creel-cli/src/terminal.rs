@@ -4,6 +4,8 @@
 //! the program panics (which aborts release builds without dropping anything), and [`restore`] before a signal ends
 //! the program.
 
+use std::io::Write;
+
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -85,13 +87,17 @@ pub(crate) fn size() -> Option<(u16, u16)> {
         .filter(|s| s.0 > 0 && s.1 > 0)
 }
 
-/// Reads a line from the terminal on standard input without showing it. `None` if the user gave up by Ctrl-C.
+/// Asks by `prompt` and reads a line from the terminal on standard input without showing it. `None` if the user gave up by
+/// Ctrl-C.
 ///
 /// # Errors
 /// The kernel's (tcsetattr(3), read(2)), and what is typed is not UTF-8.
-pub(crate) fn hidden_line() -> std::io::Result<Option<String>> {
+pub(crate) fn hidden_line(prompt: &str) -> std::io::Result<Option<String>> {
     // Raw: nothing is shown, and Ctrl-C comes as a byte, so that the terminal is never left without its echo.
     let _raw = RawMode::enter()?;
+    // Not before: who answers at once would be shown what he types.
+    let mut out = std::io::stdout();
+    out.write_all(prompt.as_bytes()).and_then(|()| out.flush())?;
     let mut line = Vec::new();
     loop {
         let mut byte = [0];

@@ -376,6 +376,8 @@ impl Store {
         stack.push(record.diff_id);
         let file = match self.open_blob(archive) {
             Ok(file) => file,
+            // Its image was deleted meanwhile, or the archive was just put aside; a container may keep the layer.
+            Err(Error::NoSuchBlob(_)) => return Ok(Look::Unproven),
             Err(why) => return unchecked(why),
         };
         let fresh = self.temp("verify")?;

@@ -95,8 +95,7 @@ async fn login(c: Context) -> Outcome {
         }
     }
     if password.is_empty() {
-        print("Password: ")?;
-        let typed = terminal::hidden_line()
+        let typed = terminal::hidden_line("Password: ")
             .map_err(|e| Failure::new(format!("reading the password: {}", crate::os_words(&e))))?;
         print("\n")?;
         password = typed.ok_or_else(|| Failure::silent(130))?;

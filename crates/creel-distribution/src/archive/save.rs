@@ -76,12 +76,26 @@ pub fn save(store: &Arc<Store>, names: &[String], out: impl Write) -> Result<()>
     Saving::begin(store, names)?.write(out)
 }
 
+/// Notes in the open leases everything that an image is made of. One that somebody removes just now is not there.
+fn hold(store: &Arc<Store>, image: &ImageRecord) -> Result<()> {
+    let layers = image.layers.iter().filter_map(|layer| Some(layer.blob.as_ref()?.digest));
+    let blobs = image.manifest.iter().map(|manifest| manifest.digest).chain([image.id]).chain(layers);
+    // All of them, whatever the first ones say.
+    let missing = blobs.filter(|digest| !store.has_blob(digest)).count();
+    if missing > 0 && store.view().image(&image.id).is_none() {
+        let gone = creel_store::Error::NoSuchImage(image.id.to_string());
+        return Err(Error::store(format!("saving {}", image.id))(gone));
+    }
+    Ok(())
+}
+
 fn choose(store: &Arc<Store>, names: &[String]) -> Result<Vec<Chosen>> {
     let mut chosen: Vec<Chosen> = Vec::new();
     let mut add = |image: Arc<ImageRecord>, tag: Option<Reference>| -> Result<()> {
         let at = match chosen.iter().position(|one| one.image.id == image.id) {
             Some(at) => at,
             None => {
+                hold(store, &image)?;
                 let (manifest, manifest_bytes) = manifest(store, &image)?;
                 chosen.push(Chosen { image, tags: Vec::new(), manifest, manifest_bytes });
                 chosen.len() - 1

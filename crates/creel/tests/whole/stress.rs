@@ -41,7 +41,8 @@ impl Stress<'_> {
         }
         self.failed.fetch_add(1, Ordering::Relaxed);
         let expected = EXPECTED.iter().any(|words| stderr.contains(words));
-        assert!(expected, "creel {args:?}: {}: {stderr}", output.status);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(expected, "creel {args:?}: {}: {stderr}{stdout}", output.status);
         false
     }
 
@@ -151,7 +152,7 @@ fn pulls_commits_loads_runs_and_prunes_at_once_leave_every_image_whole_and_nothi
                 stress.run(&["system", "df"]);
                 if round % 3 == 2 {
                     stress.run(&["image", "prune", "-af"]);
-                    stress.run(&["image", "verify", "-q"]);
+                    stress.run(&["image", "verify"]);
                 }
             })
         }));
