@@ -5,8 +5,9 @@
  *                                      system call filter, execve
  *   floor exec PID PROGRAM ARG...      join the control groups and the namespaces of that process, execve
  *   floor create DIR ROOTFS PROGRAM ARG... | start DIR | delete DIR
- *                                      the same container by three programs, as callers of a runtime want it: what the
- *                                      last two need is in DIR
+ *                                      the same container by three programs, as callers of a runtime want it: the first
+ *                                      returns when all is set up, the second when the program runs; what the last two
+ *                                      need is in DIR
  *   floor peak NAME PROGRAM ARG...     run a program and print NAME and the most memory that it had resident, in KiB
  *
  * No configuration is read, nothing is checked beyond the results of calls, no error is explained. bench/oci measures
@@ -41,6 +42,7 @@
 
 static const char *const v1[] = { "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "pids", "blkio",
                                   "net_cls", "net_prio", "perf_event", "hugetlb", "systemd", "rdma", "misc", 0 };
+static int created = -1;                                    /* where the child says that it is set up */
 static char groups[32][160], names[32][64];
 static int tasks[32], ngroups, unified = -1;
 
@@ -213,7 +215,11 @@ static void inside(const char *rootfs, char **argv, int gate) {
     setsid();
     capabilities();
     char go;
-    if (gate >= 0) DO(read(gate, &go, 1));
+    if (gate >= 0) {                                         /* it is created; what starts it waits for the execve */
+        DO(write(created, "c", 1));
+        close(created);
+        DO(read(gate, &go, 1));
+    }
     filter();
     char *env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 0 };
     execve(argv[0], argv, env);
@@ -226,9 +232,13 @@ static int in_three(int argc, char **argv) {
     DO(strcmp(argv[1], "create") ? 0 : mkdir(argv[2], 0700));
     DO(chdir(argv[2]));
     if (!strcmp(argv[1], "create") && argc > 4) {
-        DO(mkfifo("gate", 0600));
+        int ready[2], ran;
+        char c;
+        DO(mkfifo("gate", 0600)); DO(mkfifo("ran", 0600)); DO(pipe2(ready, O_CLOEXEC));
         int gate = open("gate", O_RDWR | O_CLOEXEC);
         DO(gate);
+        DO(ran = open("ran", O_RDWR | O_CLOEXEC));
+        created = ready[1];
         make_groups();
         pid = clone3(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS, &pidfd, unified);
         DO(pid);
@@ -237,10 +247,15 @@ static int in_three(int argc, char **argv) {
         fprintf(state, "%d\n", pid);
         for (int i = 0; i < ngroups; i++) fprintf(state, "%s\n", groups[i]);
         fclose(state);
+        DO(read(ready[0], &c, 1));
     } else if (!strcmp(argv[1], "start")) {
         int gate = open("gate", O_WRONLY | O_CLOEXEC);
         DO(gate);
+        int ran = open("ran", O_RDONLY | O_CLOEXEC);
+        char c;
+        DO(ran);
         DO(write(gate, "g", 1));
+        DO(read(ran, &c, 1));                                /* the end: the execve has closed the other one */
     } else {
         FILE *state = fopen("state", "r");
         char line[160];
@@ -255,7 +270,7 @@ static int in_three(int argc, char **argv) {
             line[strcspn(line, "\n")] = 0;
             if (rmdir(line) < 0) perror(line);
         }
-        DO(unlink("gate")); DO(unlink("state")); DO(rmdir(argv[2]));
+        DO(unlink("gate")); DO(unlink("ran")); DO(unlink("state")); DO(rmdir(argv[2]));
     }
     return 0;
 }
