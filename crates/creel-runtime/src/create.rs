@@ -242,7 +242,10 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         finish(child.pid, &show).map_err(|e| Error::setup("cannot make the container's control group", e))?;
     }
     let filter = if filter_later { child.give_filter(seccomp, &state)? } else { None };
-    creel_sys::image::close_kept();
+    if !waits_for_creator {
+        // Whoever starts it will be another process.
+        creel_sys::image::close_kept();
+    }
     let beside = micros(beside);
     let maps = linux.map(|linux| (&linux.uid_mappings, &linux.gid_mappings));
     child.ready(&mut |ask, pid, pidfd| {
