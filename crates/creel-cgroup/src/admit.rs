@@ -20,8 +20,8 @@ const ENODEV: i32 = 19;
 
 impl Cgroup {
     /// Brings a process into the group in every hierarchy in which it is not yet, making the group where somebody has
-    /// removed it, and sets the limits everywhere: they may have been cut short by that. For a process that found its doors ([`Cgroup::entry`]) closed: in v1 the
-    /// kernel takes about 11 ms for each move of another process.
+    /// removed it, and sets the limits everywhere: they may have been cut short by that. For a process that found its doors
+    /// ([`Cgroup::entry`]) closed: in v1 the kernel takes about 11 ms for each move of another process.
     ///
     /// # Errors
     /// [`Error::Vanished`] when somebody removes it as fast as it is made; [`Error::Join`] for what the kernel refuses;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use creel_runtime::hooks::{self, State};
-use creel_runtime::{CreateOptions, Created, Gate, Life, Rootfs};
+use creel_runtime::{Compiled, CreateOptions, Created, Gate, Life, Rootfs};
 use creel_types::spec::{Namespace, NamespaceKind, Spec};
 
 use crate::container;
@@ -226,9 +226,10 @@ fn has_cpus(spec: &Spec) -> bool {
 }
 
 /// Tells in the log with which flags the filter of system calls is loaded, in runc's words.
-pub(crate) fn log_filter(o: &Options, spec: &Spec) {
+pub(crate) fn log_filter(o: &Options, spec: &Spec, compiled: Option<&Compiled>) {
     let wanted = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    if let Some(flags) = wanted.and_then(creel_runtime::seccomp_flags) {
+    let flags = compiled.map(Compiled::flags);
+    if let Some(flags) = flags.or_else(|| wanted.and_then(creel_runtime::seccomp_flags)) {
         o.log.debug(&format!("seccomp filter flags: {flags}"));
     }
 }
@@ -364,7 +365,7 @@ fn make(
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
     o.log.debug("nsexec container setup: cloning the process into its namespaces");
-    log_filter(o, &spec);
+    log_filter(o, &spec, None);
     let created = creel_runtime::create(options);
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
@@ -411,12 +412,11 @@ fn is_kept_compiled(spec: &Spec) -> bool {
 /// Writes down the process, and the Spec that it was made from.
 fn keep(order: &Order, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
     match &order.text {
-        // Further processes need not read the filter's profile again: it is most of a Spec.
-        Some(text) if record.is_filtered() => match order::seccomp_of(text) {
+        Some(text) => match record.is_filtered().then(|| order::seccomp_of(text)).flatten() {
+            // Further processes need not read the filter's profile again: it is most of a Spec.
             Some(at) => entry.store_spec_text(&[&text[..at.start], b"null", &text[at.end..]])?,
             None => entry.store_spec_text(&[text])?,
         },
-        Some(text) => entry.store_spec_text(&[text])?,
         None => entry.store_spec(&order.spec)?,
     }
     record.pid = pid;

@@ -66,10 +66,7 @@ pub(crate) fn exec(
     let foreground = if detach { None } else { Some(Foreground::prepare(false)?) };
     o.log.debug("nsexec container setup: cloning a process into the container's namespaces");
     let filter = if loaded.record.is_filtered() { Some(loaded.entry.filter()?) } else { None };
-    match &filter {
-        Some(filter) => o.log.debug(&format!("seccomp filter flags: {}", filter.flags())),
-        None => log_filter(o, &spec),
-    }
+    log_filter(o, &spec, filter.as_ref());
     let mut waiting = creel_runtime::prepare_exec(ExecOptions {
         id: &loaded.record.id,
         bundle: loaded.record.bundle.as_ref(),
