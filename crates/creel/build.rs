@@ -10,4 +10,6 @@ fn main() {
     // What starts containers lies together, so that little of the rest is mapped along with it.
     let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     println!("cargo:rustc-link-arg-bins=-Wl,-T,{here}/layout.ld");
+    // What one build has compiled and kept is not for another: creel_sys::build_id. Not every linker's default.
+    println!("cargo:rustc-link-arg-bins=-Wl,--build-id");
 }

@@ -21,6 +21,13 @@ pub(crate) trait Kernel {
     fn rmdir(&self, dir: &Path) -> io::Result<()>;
     fn read(&self, file: &Path) -> io::Result<String>;
     fn write(&self, file: &Path, value: &str) -> io::Result<()>;
+    /// Writes one value after the other into the same file.
+    fn write_each(&self, file: &Path, values: &mut dyn Iterator<Item = &str>) -> io::Result<()> {
+        for value in values {
+            self.write(file, value)?;
+        }
+        Ok(())
+    }
     fn children(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
     fn device_program(&self, dir: &Path, rules: &[DeviceRule]) -> Result<()>;
 }
@@ -44,6 +51,14 @@ impl Kernel for Real {
     fn write(&self, file: &Path, value: &str) -> io::Result<()> {
         // A control file takes a value in one write(2); a File has no buffer that could part it.
         fs::File::options().write(true).open(file)?.write_all(value.as_bytes())
+    }
+
+    fn write_each(&self, file: &Path, values: &mut dyn Iterator<Item = &str>) -> io::Result<()> {
+        let mut file = fs::File::options().write(true).open(file)?;
+        for value in values {
+            file.write_all(value.as_bytes())?;
+        }
+        Ok(())
     }
 
     fn children(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -207,8 +222,10 @@ pub(crate) fn apply(kernel: &impl Kernel, step: &Step, made: &mut Vec<PathBuf>) 
                 true => None,
                 false => Some(List::parse(&kernel.read(&dir.join("devices.list")).map_err(fail)?)?),
             };
-            for (file, value) in list.writes(current.as_ref()) {
-                kernel.write(&dir.join(file), &value).map_err(fail)?;
+            let writes = list.writes(current.as_ref());
+            for same in writes.chunk_by(|(one, _), (other, _)| one == other) {
+                let mut values = same.iter().map(|(_, value)| value.as_str());
+                kernel.write_each(&dir.join(same[0].0), &mut values).map_err(fail)?;
             }
             Ok(())
         }

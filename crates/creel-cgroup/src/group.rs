@@ -400,6 +400,14 @@ impl Cgroup {
         }
     }
 
+    /// Removes the group where [`Cgroup::pids`] looks, if nothing lives in it and no group is below it; says whether. The
+    /// other hierarchies are left to [`Cgroup::remove`]. Nearly always nothing lives there when a container has ended, and
+    /// the kernel knows that best.
+    pub fn remove_if_empty(&self) -> bool {
+        // A unit is systemd's to remove.
+        self.unit.is_none() && self.members().is_ok_and(|dir| Real.rmdir(&dir).is_ok())
+    }
+
     /// Removes the group and what is below it from every hierarchy; a unit of systemd's is stopped before. A group that is gone already is no error; a group
     /// whose last processes are just ending is tried again for a second.
     ///

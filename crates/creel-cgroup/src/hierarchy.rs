@@ -94,11 +94,16 @@ impl Hierarchies {
     /// # Errors
     /// [`Error::NoHierarchy`], [`Error::File`], [`Error::Parse`].
     pub fn detect() -> Result<Hierarchies> {
-        let read =
-            |path: &Path| kernelfs::read_to_string(path).map_err(|cause| Error::file("read", path, cause));
-        let mounts = read(Path::new("/proc/self/mountinfo"))?;
-        let own = read(Path::new("/proc/self/cgroup"))?;
-        let mut found = Hierarchies::from_texts(&mounts, &own, "")?;
+        Hierarchies::among(&read("/proc/self/mountinfo".as_ref())?)
+    }
+
+    /// As [`Hierarchies::detect`], for one who has read `/proc/self/mountinfo` already.
+    ///
+    /// # Errors
+    /// [`Error::NoHierarchy`], [`Error::File`], [`Error::Parse`].
+    pub fn among(mountinfo: &str) -> Result<Hierarchies> {
+        let own = read("/proc/self/cgroup".as_ref())?;
+        let mut found = Hierarchies::from_texts(mountinfo, &own, "")?;
         if let Some(unified) = &mut found.unified {
             let text = read(&unified.mount_point.join("cgroup.controllers"))?;
             unified.controllers = text.split_whitespace().map(str::to_owned).collect();
@@ -122,10 +127,7 @@ impl Hierarchies {
         // One hierarchy may be mounted in several places: the whole of it is better than a part, then the first.
         let mut best: BTreeMap<String, (bool, usize, Mount)> = BTreeMap::new();
         for (order, line) in mountinfo.lines().enumerate() {
-            let mount = mount_line(line)?;
-            if mount.kind != "cgroup" && mount.kind != "cgroup2" {
-                continue;
-            }
+            let Some(mount) = mount_line(line)? else { continue };
             let partial = mount.root != Path::new("/");
             let key = mount.device.clone();
             let better = best.get(&key).is_none_or(|(old, ..)| *old && !partial);
@@ -229,7 +231,11 @@ impl Hierarchies {
     }
 }
 
-/// What of one line of mountinfo matters here.
+fn read(path: &Path) -> Result<String> {
+    kernelfs::read_to_string(path).map_err(|cause| Error::file("read", path, cause))
+}
+
+/// What of a line of mountinfo about a hierarchy matters here.
 #[derive(Debug)]
 struct Mount {
     device: String,
@@ -239,23 +245,26 @@ struct Mount {
     options: Vec<String>,
 }
 
-/// One line of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
-fn mount_line(line: &str) -> Result<Mount> {
+/// One line of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)); `None` when it is about something else than a hierarchy.
+fn mount_line(line: &str) -> Result<Option<Mount>> {
     let wrong = || Error::parse("a line of /proc/self/mountinfo", line);
     let (head, tail) = line.split_once(" - ").ok_or_else(wrong)?;
+    let mut tail = tail.split(' ');
+    let kind = tail.next().filter(|kind| !kind.is_empty()).ok_or_else(wrong)?;
+    if !matches!(kind, "cgroup" | "cgroup2") {
+        return Ok(None);
+    }
     let mut head = head.split(' ').skip(2);
     let mut next = || head.next().filter(|field| !field.is_empty()).ok_or_else(wrong);
     let (device, root, point) = (next()?, next()?, next()?);
-    let mut tail = tail.split(' ');
-    let kind = tail.next().filter(|kind| !kind.is_empty()).ok_or_else(wrong)?;
     let options = tail.next_back().unwrap_or_default();
-    Ok(Mount {
+    Ok(Some(Mount {
         device: device.to_owned(),
         root: unescape(root).into(),
         point: unescape(point).into(),
         kind: kind.to_owned(),
         options: options.split(',').map(|word| unescape(word).to_string_lossy().into_owned()).collect(),
-    })
+    }))
 }
 
 /// One line of `/proc/PID/cgroup` (cgroups(7)): a hierarchy and the process's group in it.

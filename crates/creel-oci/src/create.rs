@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use creel_runtime::hooks::{self, State};
-use creel_runtime::{Compiled, CreateOptions, Created, Gate, Life, Rootfs};
+use creel_runtime::{Compiled, CreateOptions, Created, Facts, Gate, Life, Rootfs};
 use creel_types::spec::{Namespace, NamespaceKind, Spec};
 
 use crate::container;
@@ -18,14 +18,16 @@ use crate::groups::{self, Made};
 use crate::inherited::Inherited;
 use crate::notify::{self, Notify};
 use crate::options::{self, Options};
-use crate::order::{self, Order};
+use crate::order::{self, Order, Profile};
 use crate::procfs;
+use crate::profiles::Profiles;
 use crate::record::{Group, Record};
 use crate::store::{Entry, Root};
 
 /// `create`: the process waits at a socket in the state directory; it is left to whoever adopts orphans here.
 pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<()> {
-    let order = Order::read(parsed, true, inherited)?;
+    let profiles = Profiles::of(&o.root);
+    let order = Order::read(parsed, true, inherited, Some(&profiles))?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let made = (|| {
         let gate = Gate::Socket(entry.make_gate()?);
@@ -35,6 +37,7 @@ pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherit
     })();
     match made {
         Ok(created) => {
+            remember(&profiles, &order, created.filter.as_ref());
             created.detach()?;
             Ok(())
         }
@@ -47,7 +50,8 @@ pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherit
 
 /// `run`: returns the exit code of the program, or 0 with `--detach`.
 pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited) -> Result<i32> {
-    let order = Order::read(parsed, parsed.on("detach"), inherited)?;
+    let profiles = Profiles::of(&o.root);
+    let order = Order::read(parsed, parsed.on("detach"), inherited, Some(&profiles))?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let keep = parsed.on("keep");
     let made = (|| {
@@ -62,6 +66,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             None => None,
         };
         let notify = Notify::listen(&entry)?;
+        let filter = created.filter.take();
         let started = created.start().map_err(|error| match error {
             creel_runtime::Error::Program { .. } => Error::Program(error).during(NOT_STARTED),
             _ => not_started(error),
@@ -70,6 +75,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record)?;
         entry.unlock();
+        remember(&profiles, &order, filter.as_ref());
         Ok((foreground, started, console, notify))
     })();
     let (foreground, started, console, notify) = match made {
@@ -102,7 +108,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
         let work = options::absolute(work)?;
         parsed.set("work-path", work.into_os_string());
     }
-    let order = Order::read(&parsed, parsed.on("detach"), &Inherited::default())?;
+    let order = Order::read(&parsed, parsed.on("detach"), &Inherited::default(), None)?;
     let (root, entry, mut record) = reserve(o, &order, id)?;
     let made = (|| {
         let foreground =
@@ -255,7 +261,7 @@ fn reserve(o: &Options, order: &Order, id: &str) -> Result<(Root, Entry, Record)
     }
     record.rootless = o.rootless;
     if !o.cgroups_optional {
-        record.group = groups::intended(o, &order.spec, id)?;
+        record.group = groups::intended(o, &order.spec, id, &order.mountinfo)?;
     }
     let root = Root::make(&o.root, !o.root_given && !options::is_root())?;
     let entry = root.create(id)?;
@@ -294,7 +300,7 @@ fn make(
     gate: Gate,
     life: Life,
 ) -> Result<Created> {
-    record.set_filtered(is_kept_compiled(&order.spec));
+    record.set_filtered(is_kept_compiled(order));
     let group = groups::begin(o, &record.group, &order.spec)?;
     let (unified, whole) = match &group {
         Made::Begun(making) => (groups::unless_vanished(making.open_unified())?.flatten(), None),
@@ -364,8 +370,10 @@ fn make(
     options.pivot = order.pivot;
     options.keyring = order.keyring;
     options.preserve_fds.clone_from(&order.preserve_fds);
+    options.filter = order.profile.compiled.as_ref();
+    options.facts = Some(Facts::among(&order.mountinfo));
     o.log.debug("nsexec container setup: cloning the process into its namespaces");
-    log_filter(o, &spec, None);
+    log_filter(o, &spec, options.filter);
     let created = creel_runtime::create(options);
     if let Some(unit) = unit {
         record.group = Group::Made(unit);
@@ -404,20 +412,35 @@ fn make(
 }
 
 /// Whether further processes get the system call filter as it was compiled; one with an agent is compiled for each.
-fn is_kept_compiled(spec: &Spec) -> bool {
-    let wanted = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
-    spec.process.is_some() && wanted.is_some_and(|wanted| !creel_runtime::seccomp_has_agent(wanted))
+fn is_kept_compiled(order: &Order) -> bool {
+    let wanted = order.spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
+    let compiled = || wanted.is_some_and(|wanted| !creel_runtime::seccomp_has_agent(wanted));
+    order.spec.process.is_some() && (order.profile.compiled.is_some() || compiled())
+}
+
+/// Keeps a filter that was compiled for this container for others that have the same profile.
+fn remember(profiles: &Profiles, order: &Order, filter: Option<&Compiled>) {
+    let Order { text: Some(text), profile: Profile { place: Some(place), compiled: None }, .. } = order
+    else {
+        return;
+    };
+    if let Some(filter) = filter {
+        profiles.keep(&text[place.clone()], filter);
+    }
 }
 
 /// Writes down the process, and the Spec that it was made from.
 fn keep(order: &Order, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
     match &order.text {
-        Some(text) => match record.is_filtered().then(|| order::seccomp_of(text)).flatten() {
+        Some(text) => match order.profile.place.as_ref().filter(|_| record.is_filtered()) {
             // Further processes need not read the filter's profile again: it is most of a Spec.
-            Some(at) => entry.store_spec_text(&[&text[..at.start], b"null", &text[at.end..]])?,
+            Some(place) => entry.store_spec_text(&order::without(text, place))?,
             None => entry.store_spec_text(&[text])?,
         },
         None => entry.store_spec(&order.spec)?,
+    }
+    if let Some(filter) = order.profile.compiled.as_ref().filter(|_| record.is_filtered()) {
+        entry.store_filter(filter)?;
     }
     record.pid = pid;
     record.start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
@@ -435,7 +458,7 @@ fn hand_over(
     if record.pid == 0 {
         keep(order, entry, record, created.pid)?;
     }
-    if let Some(filter) = &created.filter {
+    if let Some(filter) = created.filter.as_ref().filter(|_| order.profile.compiled.is_none()) {
         entry.store_filter(filter)?;
     }
     entry.publish()?;

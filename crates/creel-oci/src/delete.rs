@@ -96,7 +96,10 @@ pub(crate) fn delete_matching(o: &Options, pattern: &str, force: bool) -> Result
 
 /// Ends what is left of a container, and removes its control group and its directory; then the hooks of kind poststop.
 pub(crate) fn destroy(o: &Options, root: &Root, entry: &Entry, record: &Record) -> Result<()> {
-    kill(record)?;
+    end(record, |cgroup| match cgroup.remove_if_empty() {
+        true => Ok(Vec::new()),
+        false => kill_group(cgroup),
+    })?;
     tidy_host_root(record)?;
     record.group.remove()?;
     creel_runtime::rdt::release(&record.id, record.resctrl.as_ref())?;
@@ -133,6 +136,11 @@ pub(crate) fn poststop(o: &Options, record: &Record) {
 
 /// Kills every process of the container, frozen or not, and waits until they have ended.
 pub(crate) fn kill(record: &Record) -> Result<()> {
+    end(record, kill_group)
+}
+
+/// Kills process 1 and, by `others`, what else is in the control group; waits until all have ended.
+fn end(record: &Record, others: impl FnOnce(&Cgroup) -> Result<Vec<OwnedFd>>) -> Result<()> {
     let mut waiting = Vec::new();
     if record.pid > 0
         && let Ok(pidfd) = creel_sys::pidfd::open(record.pid)
@@ -144,7 +152,7 @@ pub(crate) fn kill(record: &Record) -> Result<()> {
         waiting.push(pidfd);
     }
     if let Some(cgroup) = record.group.open()? {
-        waiting.extend(kill_group(&cgroup)?);
+        waiting.extend(others(&cgroup)?);
     }
     if !all_ended(waiting)? {
         return Err(Error::State("container init still running".into()));

@@ -60,8 +60,8 @@ fn is_1_3(version: &str) -> bool {
 
 /// Where the Spec wants the group. A unit of systemd's is not written down before it is made: when the process that
 /// it is made for ends, systemd removes it by itself.
-pub(crate) fn intended(o: &Options, spec: &Spec, id: &str) -> Result<Group> {
-    let hierarchies = Hierarchies::detect()?;
+pub(crate) fn intended(o: &Options, spec: &Spec, id: &str, mountinfo: &str) -> Result<Group> {
+    let hierarchies = Hierarchies::among(mountinfo)?;
     if o.systemd {
         let resources = resources(spec);
         systemd::validate(&hierarchies, &request(o, spec, id, &resources))?;

@@ -33,6 +33,7 @@ mod options;
 mod order;
 mod out;
 mod procfs;
+mod profiles;
 mod record;
 mod signals;
 mod spec;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use creel_runtime::Stdio;
+use creel_runtime::{Compiled, Stdio};
 use creel_types::spec::{self, Process, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::flags::Parsed;
 use crate::inherited::Inherited;
 use crate::options;
+use crate::profiles::Profiles;
 
 /// The name of the configuration in a bundle.
 pub(crate) const CONFIG: &str = "config.json";
@@ -26,6 +27,10 @@ pub(crate) struct Order {
     pub(crate) spec: Spec,
     /// The Spec as it was read, unless it was changed since.
     pub(crate) text: Option<Vec<u8>>,
+    /// Its system call filter.
+    pub(crate) profile: Profile,
+    /// What is mounted here, as `/proc/self/mountinfo` tells it.
+    pub(crate) mountinfo: String,
     pub(crate) rootfs: PathBuf,
     pub(crate) sockets: Sockets,
     pub(crate) pid_file: Option<PathBuf>,
@@ -33,6 +38,15 @@ pub(crate) struct Order {
     pub(crate) pivot: bool,
     pub(crate) keyring: bool,
     pub(crate) preserve_fds: Vec<i32>,
+}
+
+/// The profile of a Spec's system call filter.
+#[derive(Debug, Default)]
+pub(crate) struct Profile {
+    /// Where it stands in the Spec's text.
+    pub(crate) place: Option<Range<usize>>,
+    /// As an earlier container had it compiled: the Spec is without it then.
+    pub(crate) compiled: Option<Compiled>,
 }
 
 /// Sockets that a process's descriptors are sent to.
@@ -91,7 +105,14 @@ fn dial(path: &Path) -> Result<OwnedFd> {
 
 impl Order {
     /// Reads the flags and the bundle. The current directory is the bundle afterwards, as hooks expect it.
-    pub(crate) fn read(parsed: &Parsed, detach: bool, inherited: &Inherited) -> Result<Order> {
+    ///
+    /// A system call filter that is among `known` is not read again.
+    pub(crate) fn read(
+        parsed: &Parsed,
+        detach: bool,
+        inherited: &Inherited,
+        known: Option<&Profiles>,
+    ) -> Result<Order> {
         let pid_file = pid_file(parsed)?;
         let socket_flags = parsed.clone();
         // Sockets may be named from here, the Spec's paths from the bundle: sockets first.
@@ -101,7 +122,7 @@ impl Order {
             Some(bundle) => load(&bundle.join(config.unwrap_or(Path::new(CONFIG))), bundle)?,
             None => load(config.unwrap_or(Path::new(CONFIG)), Path::new("."))?,
         };
-        let mut spec = parse(&text)?;
+        let (mut spec, profile) = parse_knowing(&text, known)?;
         if let Some(process) = &spec.process {
             check_process(process)?;
         }
@@ -125,6 +146,8 @@ impl Order {
             rootfs,
             spec,
             text: (!changed).then_some(text),
+            profile,
+            mountinfo: mountinfo()?,
             sockets,
             pid_file,
             detach,
@@ -162,8 +185,35 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Spec> {
     spec::from_json(bytes).map_err(|e| Error::Invalid(format!("{CONFIG}: {e}")))
 }
 
+/// A Spec from its JSON; without its system call filter, if an earlier container had the same.
+fn parse_knowing(text: &[u8], known: Option<&Profiles>) -> Result<(Spec, Profile)> {
+    let place = known.and_then(|_| seccomp_of(text));
+    if let (Some(place), Some(known)) = (&place, known)
+        && let Some(compiled) = known.find(&text[place.clone()])
+        // What is wrong with the rest is told with its place in the whole.
+        && let Ok(spec) = parse(&without(text, place).concat())
+        && !spec.annotations.contains_key(STRICT)
+    {
+        return Ok((spec, Profile { compiled: Some(compiled), place: Some(place.clone()) }));
+    }
+    Ok((parse(text)?, Profile { compiled: None, place }))
+}
+
+/// crun's annotation by which a filter can be refused that is taken otherwise.
+const STRICT: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+/// The text of a Spec in pieces, with nothing where its system call filter stands.
+pub(crate) fn without<'a>(text: &'a [u8], place: &Range<usize>) -> [&'a [u8]; 3] {
+    [&text[..place.start], b"null", &text[place.end..]]
+}
+
+fn mountinfo() -> Result<String> {
+    let path = Path::new("/proc/self/mountinfo");
+    creel_sys::kernelfs::read_to_string(path).map_err(|e| Error::on("read", path, e))
+}
+
 /// Where in the text of a Spec the value of `linux.seccomp` stands.
-pub(crate) fn seccomp_of(text: &[u8]) -> Option<Range<usize>> {
+fn seccomp_of(text: &[u8]) -> Option<Range<usize>> {
     #[derive(Deserialize)]
     struct Outer<'a> {
         #[serde(borrow)]

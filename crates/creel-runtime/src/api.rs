@@ -7,6 +7,7 @@ use creel_cgroup::{Cgroup, Entry};
 use creel_types::spec::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
+use crate::Facts;
 use crate::filter::Compiled;
 
 /// Where the root file system comes from.
@@ -131,6 +132,10 @@ pub struct CreateOptions<'a> {
     pub keyring: bool,
     /// Open descriptors from 3 on that the program inherits under the same numbers; all others are closed.
     pub preserve_fds: Vec<i32>,
+    /// The system call filter, if it is at hand compiled; it takes the place of the Spec's.
+    pub filter: Option<&'a Compiled>,
+    /// What is known of the host already; gathered otherwise.
+    pub facts: Option<Facts>,
 }
 
 impl<'a> CreateOptions<'a> {
@@ -149,6 +154,8 @@ impl<'a> CreateOptions<'a> {
             pivot: true,
             keyring: true,
             preserve_fds: Vec::new(),
+            filter: None,
+            facts: None,
         }
     }
 }

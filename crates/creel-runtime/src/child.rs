@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::devices::DeviceNode;
 use crate::error::{Error, Fault};
-use crate::filter::{self, Filter};
+use crate::filter::{self, Compiled, Filter};
 use crate::hooks::{self, State};
 use crate::mounts::apply::{self, Masks};
 use crate::mounts::binding::Manner;
@@ -73,6 +73,12 @@ impl Filtered {
             }
             Some(_) => Ok(Filtered::Later),
         }
+    }
+
+    /// One that was compiled before.
+    pub(crate) fn at_hand(compiled: &Compiled) -> Result<Filtered, Error> {
+        let damaged = || Error::setup("cannot load the system call filter", "it is damaged");
+        compiled.read().map(Filtered::By).ok_or_else(damaged)
     }
 
     /// Whether it is still to be sent.

@@ -137,8 +137,15 @@ pub(crate) fn born_in<T>(
 pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
     let begun = Instant::now();
     let wants_cgroups = o.spec.mounts.iter().any(|mount| mount.kind.as_deref() == Some("cgroup"));
-    let facts = if wants_cgroups { Facts::gather()? } else { Facts::default() };
-    let wishes = Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring };
+    let facts = match o.facts {
+        Some(facts) => facts,
+        None if wants_cgroups => Facts::gather()?,
+        None => Facts::default(),
+    };
+    // Without a process there is none to load it, and only an agent hears of it.
+    let given = o.filter.filter(|_| o.spec.process.is_some());
+    let wishes =
+        Wishes { init: o.init.as_deref(), pivot: o.pivot, keyring: o.keyring, filtered: given.is_some() };
     let mut plan = plan(o.id, o.spec, o.bundle, o.rootfs, wishes, &facts)?;
     let linux = o.spec.linux.as_ref();
     let mut warnings = mounts::warnings(&plan.steps);
@@ -154,11 +161,13 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         bundle: o.bundle,
         annotations: &o.spec.annotations,
     };
-    // Without a process there is none to load it, and only an agent hears of it.
     let seccomp = linux
         .and_then(|linux| linux.seccomp.as_ref())
         .filter(|wanted| o.spec.process.is_some() || filter::has_agent(wanted));
-    let filter = Filtered::begin(seccomp, &state)?;
+    let filter = match given {
+        Some(compiled) => Filtered::at_hand(compiled)?,
+        None => Filtered::begin(seccomp, &state)?,
+    };
     let filter_later = filter.is_later();
     let stdio = streams(o.stdio)?;
     let (enters, group, mut by_pid, mut meanwhile) = match o.cgroup {
@@ -241,7 +250,7 @@ pub fn create(o: CreateOptions<'_>) -> Result<Created, Error> {
         let show = |doors: Option<&Entry>| drop(child.show_doors(doors));
         finish(child.pid, &show).map_err(|e| Error::setup("cannot make the container's control group", e))?;
     }
-    let filter = if filter_later { child.give_filter(seccomp, &state)? } else { None };
+    let filter = if filter_later { child.give_filter(seccomp, &state)? } else { given.cloned() };
     if !waits_for_creator {
         // Whoever starts it will be another process.
         creel_sys::image::close_kept();

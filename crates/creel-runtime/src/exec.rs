@@ -100,10 +100,7 @@ pub fn prepare_exec(o: ExecOptions<'_>) -> Result<Waiting, Error> {
         annotations: &o.spec.annotations,
     };
     let filter = match o.filter {
-        Some(compiled) => {
-            let damaged = || Error::setup("cannot load the system call filter", "it is damaged");
-            Filtered::By(compiled.read().ok_or_else(damaged)?)
-        }
+        Some(compiled) => Filtered::at_hand(compiled)?,
         None => Filtered::begin(linux.seccomp.as_ref(), &state)?,
     };
     let filter_later = filter.is_later();

@@ -29,7 +29,12 @@ impl Facts {
     pub fn gather() -> Result<Facts, Error> {
         let text = creel_sys::kernelfs::read_to_string("/proc/self/mountinfo")
             .map_err(|e| Error::setup("cannot read /proc/self/mountinfo", e))?;
-        Ok(Facts { cgroups: mounts::cgroup_hierarchies(&text) })
+        Ok(Facts::among(&text))
+    }
+
+    /// Takes them from the text of `/proc/self/mountinfo`.
+    pub fn among(mountinfo: &str) -> Facts {
+        Facts { cgroups: mounts::cgroup_hierarchies(mountinfo) }
     }
 }
 
@@ -42,11 +47,13 @@ pub struct Wishes<'a> {
     pub pivot: bool,
     /// Whether the container gets a session keyring of its own.
     pub keyring: bool,
+    /// Whether the creator has a compiled filter, which takes the place of the Spec's.
+    pub filtered: bool,
 }
 
 impl Default for Wishes<'_> {
     fn default() -> Self {
-        Wishes { init: None, pivot: true, keyring: true }
+        Wishes { init: None, pivot: true, keyring: true, filtered: false }
     }
 }
 
@@ -438,13 +445,13 @@ pub fn plan(
     // The agent gets its listener while the container is created, which callers wait for before they start it. From here
     // on the filter holds for this program's own last calls, too, and the agent answers for those that it names.
     let seccomp = linux.seccomp.as_ref();
-    let notifies = seccomp.is_some_and(filter::has_agent);
+    let notifies = !wishes.filtered && seccomp.is_some_and(filter::has_agent);
     if notifies {
         steps.push(Step::Seccomp);
     }
     steps.push(Step::Gate);
     // Those hooks come from the image as much as the program does: the filter holds for them, too.
-    if seccomp.is_some() && !notifies {
+    if (wishes.filtered || seccomp.is_some()) && !notifies {
         steps.push(Step::Seccomp);
     }
     if !hooks.start_container.is_empty() {

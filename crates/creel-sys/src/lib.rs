@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+mod build_id;
 pub mod caps;
 pub mod clone;
 pub mod close_range;
@@ -31,6 +32,8 @@ pub mod seccomp;
 pub mod shared;
 pub mod signal;
 pub mod xattr;
+
+pub use build_id::build_id;
 
 use std::io;
 

@@ -13,6 +13,7 @@ mod limits;
 mod misuse;
 mod notify;
 mod processes;
+mod profiles;
 mod rootless;
 mod support;
 mod systemd;
