@@ -259,11 +259,11 @@ impl Cgroup {
     }
 
     /// Changes limits; what `r` does not mention stays. If one is refused, those changed before it are put back as far
-    /// as the kernel shows former values (not device lists).
+    /// as the kernel shows former values (not device lists). Gives what was passed over, for the log.
     ///
     /// # Errors
     /// As [`Cgroup::create`]; [`Error::NotFound`] when the group is gone.
-    pub fn update(&self, r: &Resources) -> Result<()> {
+    pub fn update(&self, r: &Resources) -> Result<Vec<String>> {
         // Before systemd is asked, so that what is refused changes nothing.
         let plan = Plan::update(&self.hierarchies, &self.path, r)?;
         if !self.dirs().all(|dir| dir.is_dir()) {
@@ -271,11 +271,12 @@ impl Cgroup {
         }
         check_usage(&self.hierarchies, &self.path, r)?;
         if self.unit.is_none() {
-            return apply::update(&Real, &plan);
+            return apply::update(&Real, &plan).map(|()| Vec::new());
         }
         let mut r = r.clone();
-        systemd::update(self, &mut r)?;
-        apply::update(&Real, &Plan::update(&self.hierarchies, &self.path, &r)?)
+        let notes = systemd::update(self, &mut r)?;
+        apply::update(&Real, &Plan::update(&self.hierarchies, &self.path, &r)?)?;
+        Ok(notes)
     }
 
     fn freezer(&self) -> Result<Freezer> {

@@ -192,13 +192,22 @@ fn memory_limit(h: &Hierarchies, path: &str) {
         let mut fds = [PollFd::new(&watch, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 200_000_000 })).unwrap() > 0
     };
+    // v2 also tells of reclaim at the limit, and of what came close together only once, some time later.
+    let quiet = || {
+        (0..20).any(|_| {
+            let silent = !readable();
+            watch.consume().unwrap();
+            silent
+        })
+    };
     assert_eq!(run(&group, || eat(4)), Ended::Exited(0));
     assert_eq!(group.oom_kills().unwrap(), 0);
-    assert!(!readable());
+    assert!(quiet(), "it does not cease to tell of nothing");
+    assert_eq!(watch.oom_kills().unwrap(), 0);
     assert!(matches!(run(&group, || eat(64)), Ended::Signaled { signal: 9, .. }));
-    assert!(readable());
+    assert!(readable(), "nothing tells of the killed process");
     watch.consume().unwrap();
-    assert!(!readable());
+    assert!(quiet(), "it does not cease to tell");
     assert_eq!(group.oom_kills().unwrap(), 1);
     assert_eq!(watch.oom_kills().unwrap(), 1);
     let memory = group.stats().unwrap().memory.unwrap();

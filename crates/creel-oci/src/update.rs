@@ -44,7 +44,8 @@ pub(crate) fn update(o: &Options, parsed: &Parsed, id: &str) -> Result<()> {
     // Device rules cannot be changed: a plug-in may have added its own.
     wanted.devices.clear();
     let schema = schemata(parsed, &spec)?;
-    loaded.record.group.required("update")?.update(&wanted)?;
+    let notes = loaded.record.group.required("update")?.update(&wanted)?;
+    notes.iter().for_each(|note| o.log.warn(note));
     if let Some(line) = schema {
         let path = resctrl_dir(&spec, id).join("schemata");
         std::fs::write(&path, line).map_err(|e| Error::on("write", &path, e))?;

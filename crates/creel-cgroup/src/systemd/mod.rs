@@ -310,23 +310,26 @@ pub fn adopt(group: &Cgroup, pid: i32) -> Result<()> {
     })
 }
 
-/// Tells systemd of new limits of a group that is a unit's; `r` becomes what the files are to get.
-pub(crate) fn update(group: &Cgroup, r: &mut Resources) -> Result<()> {
+/// Tells systemd of new limits of a group that is a unit's; `r` becomes what the files are to get. Gives what was passed
+/// over.
+pub(crate) fn update(group: &Cgroup, r: &mut Resources) -> Result<Vec<String>> {
     match group.unit() {
         Some(unit) => update_over(&mut unit.bus()?, group, &unit.name, r),
-        None => Ok(()),
+        None => Ok(Vec::new()),
     }
 }
 
-fn update_over(bus: &mut Bus, group: &Cgroup, name: &str, r: &mut Resources) -> Result<()> {
+fn update_over(bus: &mut Bus, group: &Cgroup, name: &str, r: &mut Resources) -> Result<Vec<String>> {
     let host = host(bus, group.hierarchies())?;
     if group.unit().is_some_and(|unit| unit.user) {
         r.devices.clear();
     }
+    // Rounding takes out what is passed over.
+    let (_, notes) = props::limits(r, host)?;
     round(r, Some(group));
     let (properties, _) = props::limits(r, host)?;
     if properties.is_empty() {
-        return Ok(());
+        return Ok(notes);
     }
     // v1: systemd empties the device list before it fills it; nobody shall meet it empty.
     let freeze = !host.v2 && !r.devices.is_empty() && !group.is_frozen()?;
@@ -339,7 +342,7 @@ fn update_over(bus: &mut Bus, group: &Cgroup, name: &str, r: &mut Resources) -> 
     if freeze {
         group.thaw()?;
     }
-    set.map(drop)
+    set.map(|_| notes)
 }
 
 #[cfg(test)]

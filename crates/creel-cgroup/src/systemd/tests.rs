@@ -254,6 +254,22 @@ fn an_ordinary_users_systemd() {
 }
 
 #[test]
+fn an_update_tells_what_it_passes_over() {
+    let root = tempfile::tempdir().unwrap();
+    let h = hierarchies(root.path());
+    let dir = root.path().join("system.slice/creel-abc.scope");
+    make(&dir);
+    let unit = Unit { name: "creel-abc.scope".into(), user: false };
+    let group = Cgroup::of_unit(h, "/system.slice/creel-abc.scope".into(), unit);
+    let mut r: Resources = serde_json::from_str(r#"{"cpu": {"shares": 200, "idle": 1}}"#).unwrap();
+    let (mut bus, calls) = serve(willing(dir));
+    let notes = update_over(&mut bus, &group, "creel-abc.scope", &mut r).unwrap();
+    assert!(matches!(&notes[..], [note] if note.starts_with("unable to apply both")), "{notes:?}");
+    assert_eq!(members(&calls), ["Get", "SetUnitProperties"]);
+    assert_eq!(r.cpu.unwrap().shares, None);
+}
+
+#[test]
 fn the_living_are_left_alone_and_failures_are_undone() {
     let root = tempfile::tempdir().unwrap();
     let h = hierarchies(root.path());

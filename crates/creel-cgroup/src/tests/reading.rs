@@ -248,7 +248,7 @@ fn a_group_that_is_gone() {
     gone(cgroup.pids().map(drop));
     gone(cgroup.entry().map(drop));
     gone(cgroup.freeze());
-    gone(cgroup.update(&Default::default()));
+    gone(cgroup.update(&Default::default()).map(drop));
     gone(Cgroup::open(cgroup.hierarchies(), "/creel/abc").map(drop));
     cgroup.kill_all().unwrap();
     cgroup.remove().unwrap();
