@@ -349,6 +349,18 @@ impl Cgroup {
         }
     }
 
+    /// Moves a process of the group's from wherever it was frozen in v1 into this group, thawed: a killed one that somebody
+    /// has moved away can end then. Without a freezer of v1, or when the group is gone, nothing is done.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Timeout`].
+    pub fn take_back(&self, pid: i32) -> Result<()> {
+        let Some(dir) = self.v1("freezer").filter(|dir| dir.is_dir()) else { return Ok(()) };
+        let file = dir.join("cgroup.procs");
+        Freezer::V1(dir).set(false)?;
+        Real.write(&file, &pid.to_string()).map_err(|cause| Error::file("write", &file, cause))
+    }
+
     /// Sends a signal to every process in the group and below it, and to none that has left it; tells how many there
     /// were.
     ///

@@ -80,7 +80,7 @@ pub(crate) fn start(o: &Options, id: &str) -> Result<()> {
     let Some(connection) = loaded.entry.connect_gate()? else {
         return Err(Error::State("cannot start a container that has stopped".into()));
     };
-    let notify = match Notify::listen(&loaded.entry)? {
+    let notify = match Notify::listen(&o.log, &loaded.entry)? {
         Some(notify) => Some((notify, loaded.init()?)),
         None => None,
     };

@@ -33,6 +33,7 @@ pub(crate) fn create(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherit
         let gate = Gate::Socket(entry.make_gate()?);
         let created = make(o, &order, &entry, &mut record, gate, Life::Detached)?;
         hand_over(o, &order, &entry, &mut record, &created)?;
+        entry.announce()?;
         Ok(created)
     })();
     match made {
@@ -65,7 +66,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
             Some(foreground) => created.console.take().map(|console| foreground.join(console)).transpose()?,
             None => None,
         };
-        let notify = Notify::listen(&entry)?;
+        let notify = Notify::listen(&o.log, &entry)?;
         let filter = created.filter.take();
         let started = created.start().map_err(|error| match error {
             creel_runtime::Error::Program { .. } => Error::Program(error).during(NOT_STARTED),
@@ -74,6 +75,7 @@ pub(crate) fn run(o: &Options, parsed: &Parsed, id: &str, inherited: &Inherited)
         o.log.debug("init: closing the pipe to signal completion: the program runs");
         started.warnings.iter().for_each(|warning| o.log.warn(warning));
         container::poststart(&record)?;
+        entry.announce()?;
         entry.unlock();
         remember(&profiles, &order, filter.as_ref());
         Ok((foreground, started, console, notify))
@@ -165,6 +167,7 @@ pub(crate) fn restore(o: &Options, parsed: &Parsed, id: &str) -> Result<i32> {
             _ => None,
         };
         container::poststart(&record)?;
+        entry.announce()?;
         entry.unlock();
         Ok((foreground, pidfd, relay))
     })();

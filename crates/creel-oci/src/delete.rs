@@ -15,6 +15,8 @@ use crate::store::{Entry, Root};
 
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After how long it is asked what keeps them.
+const DOUBT: Duration = Duration::from_millis(300);
 
 /// `delete [--force] ID`.
 pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
@@ -151,10 +153,18 @@ fn end(record: &Record, others: impl FnOnce(&Cgroup) -> Result<Vec<OwnedFd>>) ->
         let _ = creel_sys::pidfd::send_signal(&pidfd, libc::SIGKILL);
         waiting.push(pidfd);
     }
-    if let Some(cgroup) = record.group.open()? {
-        waiting.extend(others(&cgroup)?);
+    let cgroup = record.group.open()?;
+    if let Some(cgroup) = &cgroup {
+        waiting.extend(others(cgroup)?);
     }
-    if !all_ended(waiting)? {
+    if all_ended(&mut waiting, DOUBT)? {
+        return Ok(());
+    }
+    // In v1 somebody may have put it into another group that is frozen, where it does not even die.
+    if let Some(cgroup) = cgroup.filter(|_| record.lives()) {
+        cgroup.take_back(record.pid)?;
+    }
+    if !all_ended(&mut waiting, PATIENCE)? {
         return Err(Error::State("container init still running".into()));
     }
     Ok(())
@@ -180,11 +190,11 @@ fn kill_group(cgroup: &Cgroup) -> Result<Vec<OwnedFd>> {
     Ok(pidfds)
 }
 
-/// Waits until all these processes have ended; false when they do not in time.
-fn all_ended(mut waiting: Vec<OwnedFd>) -> Result<bool> {
+/// Waits until all these processes have ended; false when they do not in time, and the list is of those then.
+fn all_ended(waiting: &mut Vec<OwnedFd>, patience: Duration) -> Result<bool> {
     let begun = Instant::now();
     while !waiting.is_empty() {
-        let Some(left) = PATIENCE.checked_sub(begun.elapsed()) else { return Ok(false) };
+        let Some(left) = patience.checked_sub(begun.elapsed()) else { return Ok(false) };
         let mut fds: Vec<_> = waiting.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         match poll(&mut fds, Some(&timeout)) {

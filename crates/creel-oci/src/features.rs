@@ -14,12 +14,14 @@ use crate::out;
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// Options that the specification lists ("Linux mount options"), and those that runc knows besides.
+/// Options that the specification lists ("Linux mount options"), and those that runc and crun know besides.
 const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -72,6 +74,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -160,12 +163,7 @@ const MEMORY_MODES: [&str; 7] = [
 const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
 /// Annotations of a Spec that change what is done with it; one that ends with a dot stands for all that begin so.
-const UNSAFE_ANNOTATIONS: [&str; 4] = [
-    "org.systemd.property.",
-    "org.criu.config",
-    "run.oci.keep_original_groups",
-    "run.oci.seccomp_fail_unknown_syscall",
-];
+const UNSAFE_ANNOTATIONS: [&str; 3] = ["org.systemd.property.", "org.criu.config", "run.oci."];
 
 /// `features`.
 pub(crate) fn features() -> Result<()> {

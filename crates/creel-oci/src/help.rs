@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::flags::{Flag, Takes};
-use crate::verbs::{GLOBAL, VERBS, Verb};
+use crate::verbs::{GLOBAL, Name, VERBS, Verb};
 
 /// The runtime specification that is followed.
 pub const SPEC_VERSION: &str = "1.3.0";
@@ -11,11 +11,23 @@ pub const SPEC_VERSION: &str = "1.3.0";
 /// The version of runc whose command line this is. Docker, containerd and podman look for `runc version`.
 const SPEAKS: &str = "1.3.0";
 
-/// What `--version` prints.
-pub(crate) fn version() -> String {
+/// The version of crun whose flags are taken, too, and the name under which the program says so first.
+const CRUN_SPEAKS: &str = "1.28";
+const CRUN: &str = "crun";
+
+/// What is built in, in the line that callers and tests of crun read.
+const PARTS: &str = "+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF";
+
+/// What `--version` prints. Called `crun` it names that one first, and not runc: who looks for `runc version` takes the
+/// last word for the version.
+pub(crate) fn version(program: &str) -> String {
     let own = env!("CARGO_PKG_VERSION");
     let commit = option_env!("CREEL_COMMIT").unwrap_or("unknown");
-    format!("runc version {SPEAKS}+creel.{own}\ncommit: {commit}\nspec: {SPEC_VERSION}\ncreel: {own}\n")
+    let (name, speaks) = if program == CRUN { (CRUN, CRUN_SPEAKS) } else { ("runc", SPEAKS) };
+    let criu = if crate::criu::find().is_ok() { " +CRIU" } else { "" };
+    format!(
+        "{name} version {speaks}+creel.{own}\ncommit: {commit}\nspec: {SPEC_VERSION}\ncreel: {own}\n{PARTS}{criu}\n"
+    )
 }
 
 /// What `--help` prints.
@@ -47,7 +59,21 @@ pub(crate) fn of(program: &str, verb: &Verb) -> String {
         text.push_str("\nOPTIONS:\n");
         options(&mut text, verb.flags);
     }
+    let _ =
+        writeln!(text, "\nIN PLACE OF CRUN:\n   Usage: crun [OPTION...] {}{}", verb.word, as_crun(verb.name));
     text
+}
+
+/// A verb's arguments in crun's words.
+fn as_crun(name: Name) -> &'static str {
+    match name {
+        Name::Exec => " CONTAINER cmd",
+        Name::Kill => " CONTAINER [SIGNAL]",
+        Name::Mounts => " [add|remove] CONTAINER FILE",
+        Name::Run => " [OPTION]... CONTAINER",
+        Name::Features | Name::List | Name::Spec => "",
+        _ => " CONTAINER",
+    }
 }
 
 fn options(text: &mut String, flags: &[Flag]) {
@@ -65,11 +91,19 @@ mod tests {
 
     #[test]
     fn parsers_for_runc_read_the_version() {
-        let text = version();
-        let mut lines = text.lines();
-        assert!(lines.next().is_some_and(|line| line.starts_with("runc version 1.3.0+creel.")));
-        assert!(lines.next().is_some_and(|line| line.starts_with("commit: ")));
-        assert_eq!(lines.next(), Some("spec: 1.3.0"));
+        for (program, first) in [
+            ("creel oci", "runc version 1.3.0+creel."),
+            ("runc", "runc version "),
+            ("crun", "crun version 1.28"),
+        ] {
+            let text = version(program);
+            let mut lines = text.lines();
+            assert!(lines.next().is_some_and(|line| line.starts_with(first)), "{text}");
+            assert!(lines.next().is_some_and(|line| line.starts_with("commit: ")));
+            assert_eq!(lines.next(), Some("spec: 1.3.0"));
+            assert_eq!(text.matches("version").count(), 1, "Docker takes the last one");
+            assert!(text.lines().any(|line| line.starts_with("+SYSTEMD ")), "{text}");
+        }
     }
 
     #[test]
@@ -80,6 +114,7 @@ mod tests {
             for flag in verb.flags.iter().filter(|flag| !flag.help.is_empty()) {
                 assert!(text.contains(&format!("--{}", flag.name)), "{}: {}", verb.word, flag.name);
             }
+            assert!(text.contains(&format!("Usage: crun [OPTION...] {}", verb.word)), "{text}");
         }
         assert!(general("creel oci").contains("runc - Open Container Initiative runtime"));
     }

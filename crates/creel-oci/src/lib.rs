@@ -28,6 +28,7 @@ mod id;
 mod inherited;
 mod list;
 mod log;
+mod mounts;
 mod notify;
 mod options;
 mod order;
@@ -67,7 +68,7 @@ pub fn main(program: &str, args: impl Iterator<Item = OsString>) -> i32 {
         Err(text) => return refused(text, format!("Incorrect Usage.\n\n{}", help::general(program))),
     };
     if global.help || global.on("version") || global.arguments.is_empty() {
-        let text = if global.on("version") { help::version() } else { help::general(program) };
+        let text = if global.on("version") { help::version(program) } else { help::general(program) };
         return i32::from(out::print(&text).is_err());
     }
     let word = global.arguments[0].to_string_lossy().into_owned();
@@ -204,6 +205,7 @@ fn run(o: &Options, verb: &Verb, parsed: &Parsed, inherited: &Inherited) -> Resu
         }
         Name::Start => container::start(o, id),
         Name::State => container::state(o, id),
+        Name::Mounts => mounts::mounts(o, &args[0], &args[1], &args[2]),
         Name::Pause => container::pause(o, id),
         Name::Resume => container::resume(o, id),
         Name::Kill => signals::kill(o, id, args.get(1).map(String::as_str), parsed.on("all")),

@@ -20,6 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::log::Log;
 use crate::store::Entry;
 
 /// What systemd calls its socket's place.
@@ -27,8 +28,11 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 /// The directory of the container's socket, in the state directory.
 const DIRECTORY: &str = "notify";
 const SOCKET: &str = "notify/notify.sock";
-/// Where the container finds it, as with runc.
+/// Where the container finds that directory, if it cannot be where the host has its socket, as with crun: with runc's
+/// name.
 const PLACE: &str = "/run/notify";
+/// The name of systemd's own socket, which a systemd inside needs for itself.
+const SYSTEMDS: &str = "/run/systemd/notify";
 /// The largest message that is read.
 const MAX_MESSAGE: usize = 4096;
 /// How long the host may take to accept a message.
@@ -47,23 +51,32 @@ pub(crate) fn offer(entry: &Entry, root: &Path, spec: &mut Spec) -> Result<()> {
     let source = root.join(entry.id()).join(DIRECTORY);
     let source =
         source.to_str().ok_or_else(|| Error::Invalid(format!("{} is not UTF-8", source.display())))?;
+    let place = place(std::env::var(VARIABLE).ok());
     spec.mounts.push(Mount {
-        destination: PLACE.into(),
+        destination: place.clone(),
         source: Some(source.into()),
         options: ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).into(),
         ..Mount::default()
     });
     if let Some(process) = &mut spec.process {
-        process.env.push(format!("{VARIABLE}={PLACE}/notify.sock"));
+        process.env.push(format!("{VARIABLE}={place}/notify.sock"));
     }
     Ok(())
 }
 
-/// The container's socket, and the host's.
+/// Where the container finds its socket's directory, when its caller has this socket.
+fn place(callers: Option<String>) -> String {
+    let fit = |path: &String| {
+        path.starts_with('/') && path != SYSTEMDS && !path.split('/').any(|part| part == "..")
+    };
+    callers.filter(fit).unwrap_or_else(|| PLACE.into())
+}
+
+/// The container's socket, and the host's, if somebody is there.
 #[derive(Debug)]
 pub(crate) struct Notify {
     container: UnixDatagram,
-    host: UnixDatagram,
+    host: Option<UnixDatagram>,
 }
 
 impl AsFd for Notify {
@@ -74,15 +87,13 @@ impl AsFd for Notify {
 
 impl Notify {
     /// Makes the container's socket and connects to the host's; `None` if nobody wants to hear of this container's
-    /// readiness.
-    ///
-    /// # Errors
-    /// The host's socket cannot be reached: whoever listens would wait for ever.
-    pub(crate) fn listen(entry: &Entry) -> Result<Option<Notify>> {
+    /// readiness. That nobody listens at the host's is a warning: the container itself lacks nothing.
+    pub(crate) fn listen(log: &Log, entry: &Entry) -> Result<Option<Notify>> {
         let host = match std::env::var_os(VARIABLE) {
-            Some(value) if !value.is_empty() && entry.has(DIRECTORY) => connect(&value)?,
+            Some(value) if !value.is_empty() && entry.has(DIRECTORY) => connect(&value),
             _ => return Ok(None),
         };
+        let host = host.map_err(|error| log.warn(&error.to_string())).ok();
         let failed = |e| Error::call("cannot make the socket for the container's readiness", e);
         let path = entry.path(SOCKET);
         // A start that failed has left one.
@@ -100,9 +111,9 @@ impl Notify {
         loop {
             match self.container.recv(&mut buf) {
                 Ok(n) => {
-                    let Some(line) = ready(&buf[..n]) else { continue };
+                    let (Some(line), Some(host)) = (ready(&buf[..n]), &self.host) else { continue };
                     for text in [line, format!("MAINPID={pid}").as_bytes()] {
-                        self.host.send(text).map_err(|e| Error::call(UNHEARD, e))?;
+                        host.send(text).map_err(|e| Error::call(UNHEARD, e))?;
                     }
                     return Ok(true);
                 }
@@ -113,8 +124,9 @@ impl Notify {
         }
     }
 
-    /// Waits until the container is ready, or has ended.
+    /// Waits until the container is ready, or has ended; not at all if nobody is there to be told.
     pub(crate) fn wait(&self, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
         loop {
             let mut fds = [PollFd::new(self, PollFlags::IN), PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
             match poll(&mut fds, None) {
@@ -123,25 +135,24 @@ impl Notify {
             }
             let ended = !fds[1].revents().is_empty();
             if self.pass_on(pid)? {
-                return self.settle();
+                return settle(host);
             }
             if ended {
                 return Ok(());
             }
         }
     }
+}
 
-    /// Waits until the host has seen to what it was told: it looks at the sender, who is about to end (`BARRIER=1` in
-    /// sd_notify(3)).
-    fn settle(&self) -> Result<()> {
-        let (reader, writer) = std::io::pipe().map_err(|e| Error::call("pipe", e))?;
-        creel_sys::fdpass::send(&self.host, b"BARRIER=1", &[writer.as_fd()])
-            .map_err(|e| Error::call(UNHEARD, e))?;
-        drop(writer);
-        // Who does not know of barriers keeps it, perhaps; what was to be said is said.
-        let _ = poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&BARRIER));
-        Ok(())
-    }
+/// Waits until the host has seen to what it was told: it looks at the sender, who is about to end (`BARRIER=1` in
+/// sd_notify(3)).
+fn settle(host: &UnixDatagram) -> Result<()> {
+    let (reader, writer) = std::io::pipe().map_err(|e| Error::call("pipe", e))?;
+    creel_sys::fdpass::send(host, b"BARRIER=1", &[writer.as_fd()]).map_err(|e| Error::call(UNHEARD, e))?;
+    drop(writer);
+    // Who does not know of barriers keeps it, perhaps; what was to be said is said.
+    let _ = poll(&mut [PollFd::new(&reader, PollFlags::IN)], Some(&BARRIER));
+    Ok(())
 }
 
 const UNHEARD: &str = "cannot tell $NOTIFY_SOCKET that the container is ready";
@@ -160,7 +171,7 @@ fn connect(address: &OsStr) -> Result<UnixDatagram> {
     };
     connected().map_err(|e: std::io::Error| {
         let what = format!("$NOTIFY_SOCKET is set to {}, where nobody can be told", address.display());
-        Error::call(&what, e).during("unset it, or have a service manager listen there")
+        Error::call(&what, e)
     })
 }
 
@@ -180,6 +191,19 @@ mod tests {
         assert_eq!(ready(b"READY=1"), Some(&b"READY=1"[..]));
         assert_eq!(ready(b"STATUS=fine\nREADY=1\nMAINPID=1\n"), Some(&b"READY=1"[..]));
         assert_eq!(ready(b"STATUS=READY=1\nMAINPID=1\n"), None);
+    }
+
+    #[test]
+    fn where_the_container_finds_it() {
+        for (callers, found) in [
+            (Some("/run/user/7/x/notify.sock"), "/run/user/7/x/notify.sock"),
+            (Some("/run/systemd/notify"), "/run/notify"),
+            (Some("@abstract"), "/run/notify"),
+            (Some("/a/../b"), "/run/notify"),
+            (None, "/run/notify"),
+        ] {
+            assert_eq!(place(callers.map(str::to_owned)), found);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_runtime::{Compiled, Stdio};
-use creel_types::spec::{self, Process, Spec};
+use creel_types::spec::{self, IdMapping, Namespace, NamespaceKind, Process, Spec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,6 +19,8 @@ use crate::profiles::Profiles;
 
 /// The name of the configuration in a bundle.
 pub(crate) const CONFIG: &str = "config.json";
+/// crun's way to say `--pidfd-socket`: an annotation.
+const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 
 /// A request for a new container.
 #[derive(Debug)]
@@ -62,7 +64,8 @@ impl Sockets {
         let console = parsed.value("console-socket").map(Path::new);
         if detach && terminal && console.is_none() {
             return Err(Error::Invalid(
-                "cannot allocate tty if runc will detach without setting console socket".into(),
+                "cannot allocate tty if runc will detach without setting console socket; use --console-socket"
+                    .into(),
             ));
         }
         if !(detach && terminal) && console.is_some() {
@@ -127,11 +130,14 @@ impl Order {
             check_process(process)?;
         }
         let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
-        let sockets = Sockets::open(&socket_flags, terminal, detach)?;
+        let mut sockets = Sockets::open(&socket_flags, terminal, detach)?;
+        if let (None, Some(path)) = (&sockets.pidfd, spec.annotations.get(PIDFD_RECEIVER)) {
+            sockets.pidfd = Some(dial(Path::new(path))?);
+        }
         let preserve_fds = inherited.preserved();
-        let mut changed = false;
+        let mut changed = map_own_ids(&mut spec);
         if let Some(process) = &mut spec.process {
-            changed = inherited.announce(&mut process.env);
+            changed |= inherited.announce(&mut process.env);
         }
         if let Some(bundle) = bundle {
             std::env::set_current_dir(bundle).map_err(|e| Error::on("chdir", bundle, e))?;
@@ -156,6 +162,26 @@ impl Order {
             preserve_fds,
         })
     }
+}
+
+/// A new user namespace without maps gets ids of the caller's, as with crun: an ordinary user's own one as 0, of root's
+/// those up to the process's. True if there were none.
+fn map_own_ids(spec: &mut Spec) -> bool {
+    let user = spec.process.as_ref().map(|process| (process.user.uid, process.user.gid)).unwrap_or_default();
+    let Some(linux) = &mut spec.linux else { return false };
+    let new = |space: &Namespace| space.kind == NamespaceKind::User && space.path.is_none();
+    if !linux.namespaces.iter().any(new) || !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
+        return false;
+    }
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let map = |host_id: u32, last: u32| IdMapping {
+        container_id: 0,
+        host_id,
+        size: if uid.is_root() { last.saturating_add(1) } else { 1 },
+    };
+    linux.uid_mappings = vec![map(uid.as_raw(), user.0)];
+    linux.gid_mappings = vec![map(gid.as_raw(), user.1)];
+    true
 }
 
 /// `--pid-file`, absolute.
@@ -295,6 +321,32 @@ mod tests {
         assert_eq!(&text[at], r#"{"a": "}"}"#);
         for none in ["{}", r#"{"linux": {}}"#, r#"{"linux": {"seccomp": 1, "seccomp": 2}}"#, "[", ""] {
             assert_eq!(seccomp_of(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_user_namespace_without_maps() {
+        let mapped = |text: &str| {
+            let mut spec = parse(text.as_bytes()).unwrap();
+            let changed = map_own_ids(&mut spec);
+            let linux = spec.linux.unwrap();
+            assert_eq!(changed, !linux.uid_mappings.is_empty());
+            (linux.uid_mappings, linux.gid_mappings)
+        };
+        let (uids, gids) = mapped(
+            r#"{"ociVersion": "1.0.0", "process": {"user": {"uid": 7, "gid": 8}, "cwd": "/", "args": ["x"]},
+                "linux": {"namespaces": [{"type": "user"}]}}"#,
+        );
+        let root = rustix::process::geteuid().is_root();
+        let map =
+            |host_id, size| vec![IdMapping { container_id: 0, host_id, size: if root { size } else { 1 } }];
+        assert_eq!(uids, map(rustix::process::geteuid().as_raw(), 8));
+        assert_eq!(gids, map(rustix::process::getegid().as_raw(), 9));
+        for other in [
+            r#"{"ociVersion": "1.0.0", "linux": {"namespaces": [{"type": "user", "path": "/proc/1/ns/user"}]}}"#,
+            r#"{"ociVersion": "1.0.0", "linux": {"namespaces": [{"type": "mount"}]}}"#,
+        ] {
+            assert!(mapped(other).0.is_empty(), "{other}");
         }
     }
 

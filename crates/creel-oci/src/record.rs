@@ -54,6 +54,10 @@ pub(crate) struct Record {
     /// Whether its system call filter is kept as it was compiled, and not in the Spec.
     #[serde(default)]
     filtered: Option<bool>,
+    /// crun's field, always of no descriptors: where the standard ones lead is asked of the process itself when it is
+    /// saved.
+    #[serde(rename = "external_descriptors", default, skip_serializing_if = "Option::is_none")]
+    external_descriptors: Option<String>,
     /// Whether it is still being created, or was when its creator was killed.
     #[serde(skip)]
     pub(crate) creating: bool,
@@ -144,6 +148,7 @@ impl Record {
             poststop: Vec::new(),
             resctrl: None,
             filtered: Some(false),
+            external_descriptors: Some("[]".into()),
             creating: false,
         }
     }

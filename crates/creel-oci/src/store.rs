@@ -25,6 +25,8 @@ use crate::procfs;
 use crate::record::Record;
 
 const STATE: &str = "state.json";
+/// A link to it, under crun's name: who waits for a container that crun makes, or runs, waits for this to appear.
+const STATUS: &str = "status";
 const CREATING: &str = "creating.json";
 const CONFIG: &str = "config.json";
 const GATE: &str = "start.sock";
@@ -141,7 +143,7 @@ impl Root {
         let failed =
             |e| Error::on("unable to remove container state dir: remove", self.path.join(&entry.id), e);
         // Most have these and no others. What the record names is gone already.
-        for name in [CONFIG, FILTER, STATE] {
+        for name in [CONFIG, FILTER, STATE, STATUS] {
             unlink(&entry.fd, name).map_err(failed)?;
         }
         match rustix::fs::unlinkat(&self.fd, entry.id.as_str(), AtFlags::REMOVEDIR) {
@@ -315,6 +317,14 @@ impl Entry {
     pub(crate) fn publish(&self) -> Result<()> {
         rustix::fs::renameat(&self.fd, CREATING, &self.fd, STATE)
             .map_err(|e| Error::on("write", format!("{STATE} of container {}", self.id), e))
+    }
+
+    /// The verb that made the container has done all that it was asked for.
+    pub(crate) fn announce(&self) -> Result<()> {
+        match rustix::fs::symlinkat(STATE, &self.fd, STATUS) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(Error::on("write", format!("{STATUS} of container {}", self.id), e)),
+        }
     }
 
     /// Writes down a process that works on the container for us, so that others can end it.

@@ -21,6 +21,8 @@ pub enum Name {
     Kill,
     /// The containers below the root.
     List,
+    /// Mounts of a running container.
+    Mounts,
     /// Freezes a container.
     Pause,
     /// A container's processes.
@@ -63,7 +65,7 @@ pub struct Verb {
 impl Verb {
     /// Whether a process of this program becomes one of a container's.
     pub(crate) fn joins(&self) -> bool {
-        matches!(self.name, Name::Create | Name::Run | Name::Exec)
+        matches!(self.name, Name::Create | Name::Run | Name::Exec | Name::Mounts)
     }
 }
 
@@ -286,6 +288,15 @@ pub const VERBS: &[Verb] = &[
         "",
         &[FORMAT, Flag::on("quiet", "display only ids").or("q")],
         (0, 0),
+    ),
+    // crun's.
+    verb(
+        Name::Mounts,
+        "mounts",
+        "add or remove mounts of a running container, listed in a file as in config.json",
+        "add|remove <container-id> <file>",
+        &[],
+        (3, 3),
     ),
     verb(Name::Pause, "pause", "suspend all processes of the container", ID, &[], (1, 1)),
     Verb {

@@ -304,6 +304,9 @@ impl Init {
                 };
                 let locked = plan.steps.iter().any(|step| matches!(step, Step::UserNamespace { .. }));
                 let made = apply::mount(self.root()?, mount, source, locked)?;
+                if mount.destination() == "/" {
+                    self.root = Some(made.try_clone()?);
+                }
                 if mount.is_sealed_later() {
                     self.to_seal.push(made);
                 }

@@ -1,7 +1,7 @@
 //! The creator's side of a clone: the child's birth, what it reports, its end.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 
 use creel_cgroup::Entry;
@@ -10,6 +10,7 @@ use creel_sys::process::{Ended, Whom, exit_now, wait};
 use creel_sys::{ns, pidfd, process};
 
 use creel_types::spec::Seccomp;
+use rustix::fs::AtFlags;
 
 use crate::error::{Error, Fault, WireKind, plain};
 use crate::filter::{self, Compiled, Filter};
@@ -59,6 +60,13 @@ fn clone_into(what: &Clone<'_>, moved: bool) -> std::io::Result<(Cloned, bool)> 
     }
 }
 
+/// Whether a group of the unified hierarchy is another user's than the caller's ("Cgroup ownership" of the
+/// specification).
+fn is_given_away(group: BorrowedFd<'_>) -> bool {
+    rustix::fs::statat(group, "cgroup.procs", AtFlags::empty())
+        .is_ok_and(|stat| stat.st_uid != rustix::process::geteuid().as_raw())
+}
+
 /// What clone3(2) says of a group that was removed.
 fn is_gone(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT))
@@ -83,9 +91,18 @@ fn spawn_staged(
     body: impl FnOnce(Reporter) -> i32,
 ) -> Result<Child, Error> {
     let (ours, handover) = report::pair()?;
+    // From a user namespace nobody may write to a group that is its own, below one that is the host's: there the process
+    // in between is born, and the child with it.
+    let with_stage = birth.what.cgroup.is_some_and(is_given_away);
+    let (staged, rest) = if with_stage { (birth.what.cgroup, None) } else { (None, birth.what.cgroup) };
+    let first = Birth {
+        what: Clone { flags: 0, cgroup: staged },
+        moved: birth.moved && with_stage,
+        ..Birth::default()
+    };
     // Only the creator may hold its end: the child takes that end's closing for the creator's death.
     let socket = RefCell::new(Some(socket));
-    let mut between = spawn_child(&Birth::default(), ours, handover, |handover| {
+    let mut between = spawn_child(&first, ours, handover, |handover| {
         socket.take();
         let joined = ns::setns(&stage.user, creel_sys::clone::NEWUSER)
             .and_then(|()| stage.pid.as_ref().map_or(Ok(()), |pid| ns::setns(pid, creel_sys::clone::NEWPID)));
@@ -93,8 +110,7 @@ fn spawn_staged(
             handover.failed("join the user namespace".into(), e.into());
             return 1;
         }
-        let what = &birth.what;
-        let what = Clone { flags: what.flags | creel_sys::clone::PARENT, cgroup: what.cgroup };
+        let what = Clone { flags: birth.what.flags | creel_sys::clone::PARENT, cgroup: rest };
         match clone_into(&what, birth.moved) {
             Err(e) => {
                 handover.failed("clone the container's process".into(), e.into());
@@ -105,6 +121,7 @@ fn spawn_staged(
                 0
             }
             Ok((Cloned::Child, outside)) => {
+                let outside = outside || handover.born_outside();
                 drop(handover);
                 let _ = process::set_pdeathsig(libc::SIGKILL);
                 body(Reporter::new(theirs).outside(outside))
@@ -135,6 +152,11 @@ fn spawn_child(
         let _ = process::set_dumpable(dumpable);
     }
     match cloned {
+        // The first words are runc's.
+        Err(e) if birth.what.cgroup.is_some() && e.raw_os_error() == Some(libc::EBUSY) => {
+            let text = format!("{} (it hands controllers down to the groups below it)", plain(&e));
+            Err(Error::setup("error adding pid of the new process to cgroups", text))
+        }
         Err(e) => Err(Error::setup("cannot clone the container's process", plain(&e))),
         Ok((Cloned::Parent { pid, pidfd }, _)) => Child::new(pid, Some(pidfd), Some(socket)),
         Ok((Cloned::Child, outside)) => {
@@ -150,8 +172,8 @@ fn spawn_child(
     }
 }
 
-/// Has a process of its own open something, whose descriptor it hands back.
-pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<OwnedFd, Error> {
+/// Has a process of its own open something, whose descriptor it hands back; `step` is the name of that.
+pub(crate) fn fetch(step: &str, open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<OwnedFd, Error> {
     let (ours, theirs) = report::pair()?;
     let mut between = spawn_child(&Birth::default(), ours, theirs, |reporter| match open() {
         Ok(fd) => {
@@ -159,7 +181,7 @@ pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<Own
             0
         }
         Err(fault) => {
-            reporter.failed("open the source".into(), fault);
+            reporter.failed(step.into(), fault);
             1
         }
     })?;
@@ -167,7 +189,7 @@ pub(crate) fn fetch(open: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<Own
         Some((Message::Tree, fds)) => fds
             .into_iter()
             .next()
-            .ok_or_else(|| Error::setup("cannot open the source", "its descriptor was lost")),
+            .ok_or_else(|| Error::setup(format!("cannot {step}"), "its descriptor was lost")),
         Some((Message::Failed { step, message, errno, kind }, _)) => {
             Err(report::failure(step, message, errno, kind))
         }

@@ -33,6 +33,7 @@ mod filter;
 pub mod hooks;
 mod idmap;
 mod lists;
+pub mod live;
 mod lsm;
 pub mod mounts;
 pub mod namespaces;

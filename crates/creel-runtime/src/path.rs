@@ -73,6 +73,18 @@ pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, make: Make) -> Result<(Ow
     Ok((walk(root, path, make)?, false))
 }
 
+/// As [`ensure`], but a link at the end of the path is the object itself.
+pub(crate) fn ensure_itself(root: BorrowedFd<'_>, path: &str, make: Make) -> Result<OwnedFd, Fault> {
+    let (dir, name) = ensure_parent(root, path)?;
+    match rustix::fs::openat(&dir, name, PATH_ONLY, Mode::empty()) {
+        Err(Errno::NOENT) => {
+            create(dir.as_fd(), name, make)?;
+            Ok(rustix::fs::openat(&dir, name, PATH_ONLY, Mode::empty())?)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Walks component by component, making what is missing. Every step opens one name in a directory that is held, and
 /// follows nothing; `..` goes back to a directory that was walked through, so no step can leave the root.
 fn walk(root: BorrowedFd<'_>, path: &str, make: Make) -> Result<OwnedFd, Fault> {

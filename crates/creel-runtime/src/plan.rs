@@ -434,7 +434,8 @@ pub fn plan(
         (true, true) => Step::PivotRoot,
         (true, false) => Step::MoveRoot,
     });
-    if let Some(change) = propagation {
+    // Private it is anyway; what is mounted in it may have been asked to be something else.
+    if let Some(change) = propagation.filter(|change| !own_tree || change.mode != libc::MS_PRIVATE) {
         steps.push(Step::RootPropagation { mode: change.mode, recursive: change.recursive });
     }
     if let Some(process) = process {

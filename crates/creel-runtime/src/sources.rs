@@ -43,6 +43,7 @@ pub(crate) struct Later {
     step: usize,
     source: String,
     recursive: bool,
+    follow: bool,
     /// The user namespace of its map of ids, and whether that holds for the whole tree.
     map: Option<(OwnedFd, bool)>,
 }
@@ -96,8 +97,8 @@ impl Sources {
                             .find(map)
                             .and_then(|namespace| Ok(Some((namespace.try_clone_to_owned()?, map.recursive)))),
                     };
-                    let (source, recursive) = (source.clone(), options.recursive);
-                    map.map(|map| later.push(Later { step: number, source, recursive, map }))
+                    let (source, recursive, follow) = (source.clone(), options.recursive, follows(options));
+                    map.map(|map| later.push(Later { step: number, source, recursive, follow, map }))
                 }
                 Step::BindDevice { device } => devices
                     .tree(device, &plan.steps)
@@ -141,17 +142,7 @@ impl Sources {
     /// The source of a step as this process sees it; `None` for a step without one.
     fn open_tree(&mut self, step: &Step) -> Result<Option<OwnedFd>, Fault> {
         Ok(Some(match step {
-            Step::Mount { mount: MountStep::Bind { source, options, id_map, .. } } => {
-                let tree = apply::open_source(source, options.recursive)?;
-                if let Some(map) = id_map {
-                    let applied = self
-                        .maps
-                        .find(map)
-                        .and_then(|namespace| idmapped::apply(&tree, namespace, map.recursive));
-                    applied.map_err(|fault| fault.context(source))?;
-                }
-                tree
-            }
+            Step::Mount { mount } => return of_bind(mount, &mut self.maps),
             Step::BindInit { source, .. } => apply::open_source(source, false)?,
             Step::BindDevice { device } => open_device(device, NO_RIGHT)?,
             _ => return Ok(None),
@@ -192,6 +183,22 @@ impl Sources {
     }
 }
 
+/// The source of a bind mount as this process sees it; `None` for another mount.
+pub(crate) fn of_bind(mount: &MountStep, maps: &mut Maps) -> Result<Option<OwnedFd>, Fault> {
+    let MountStep::Bind { source, options, id_map, .. } = mount else { return Ok(None) };
+    let tree = apply::open_end(source, options.recursive, follows(options))?;
+    if let Some(map) = id_map {
+        let applied = maps.find(map).and_then(|namespace| idmapped::apply(&tree, namespace, map.recursive));
+        applied.map_err(|fault| fault.context(source))?;
+    }
+    Ok(Some(tree))
+}
+
+/// Whether a link at the end of a source is followed.
+fn follows(options: &MountOptions) -> bool {
+    !(options.links.keep_source || options.links.copy)
+}
+
 /// The root's paths, as it is named and as it is.
 fn roots(steps: &[Step]) -> Vec<PathBuf> {
     let root = steps.iter().find_map(|step| match step {
@@ -209,9 +216,9 @@ impl Later {
         let Some(later) = all.iter().find(|later| later.step == wanted) else {
             return Err(Error::setup("cannot open a source", "no such step waits for one"));
         };
-        cloned::fetch(|| {
+        cloned::fetch("open the source", || {
             creel_sys::ns::setns(asker, creel_sys::clone::NEWNS)?;
-            let tree = apply::open_source(&later.source, later.recursive)?;
+            let tree = apply::open_end(&later.source, later.recursive, later.follow)?;
             if let Some((namespace, recursive)) = &later.map {
                 idmapped::apply(&tree, namespace.as_fd(), *recursive)
                     .map_err(|fault| fault.context(&later.source))?;

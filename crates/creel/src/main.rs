@@ -29,7 +29,7 @@ enum Role {
 }
 
 /// Names under which the program is an OCI runtime: callers want the path of one program, without a first argument.
-const OCI_NAMES: [&str; 2] = ["creel-oci", "runc"];
+const OCI_NAMES: [&str; 3] = ["creel-oci", "runc", "crun"];
 
 fn role(args: &[OsString]) -> Role {
     let program = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str());
@@ -78,6 +78,7 @@ mod tests {
         assert_eq!(role_of("creel shim --dir /x"), Role::Shim);
         assert_eq!(role_of("creel oci --root /x list"), Role::Oci);
         assert_eq!(role_of("/usr/local/bin/runc daemon"), Role::Oci);
+        assert_eq!(role_of("/usr/bin/crun --root /x list"), Role::Oci);
         assert_eq!(role_of("creel daemon"), Role::Daemon);
         assert_eq!(role_of("/usr/bin/creel run hello"), Role::Command);
         assert_eq!(role_of("creel"), Role::Command);

@@ -328,6 +328,10 @@ pub(crate) fn find() -> Result<PathBuf> {
     })
 }
 
+/// Options for CRIU that a host has for all containers: crun's file, and runc's, which crun also reads where its own is
+/// missing.
+const DEFAULT_CONFIGS: [&str; 2] = ["/etc/criu/crun.conf", "/etc/criu/runc.conf"];
+
 /// The directory of the images, absolute and there.
 pub(crate) fn image_dir(parsed: &Parsed) -> Result<PathBuf> {
     let path = options::absolute(Path::new(parsed.value("image-path").unwrap_or("checkpoint".as_ref())))?;
@@ -385,8 +389,12 @@ fn common(parsed: &Parsed, spec: &Spec, task: Task, opts: &mut Message) -> Resul
     if own_network(spec) {
         opts.number(38, i64::from(libc::CLONE_NEWNET));
     }
-    let config = spec.annotations.get("org.criu.config").map(String::as_str).unwrap_or("/etc/criu/runc.conf");
-    if !config.is_empty() && Path::new(config).is_file() {
+    let named = spec.annotations.get("org.criu.config").map(String::as_str);
+    let config = match named {
+        Some(_) => named,
+        None => DEFAULT_CONFIGS.into_iter().find(|path| Path::new(path).is_file()),
+    };
+    if let Some(config) = config.filter(|path| Path::new(path).is_file()) {
         opts.text(51, config);
     }
     Ok(())

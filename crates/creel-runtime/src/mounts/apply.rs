@@ -19,6 +19,7 @@ use crate::lsm;
 use crate::path::{self, Make};
 
 const PROC_MAGIC: u64 = 0x9fa0;
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// Whether the object lies in procfs.
 pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Fault> {
@@ -27,9 +28,17 @@ pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Fault> {
 
 /// Copies the mount (tree) at a host path into a descriptor.
 pub(crate) fn open_source(source: &str, recursive: bool) -> Result<OwnedFd, Fault> {
+    open_end(source, recursive, true)
+}
+
+/// As [`open_source`]; unless it follows, a link at the end of the path is what is copied.
+pub(crate) fn open_end(source: &str, recursive: bool, follow: bool) -> Result<OwnedFd, Fault> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if !follow {
+        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
     sys::open_tree(CWD, source, flags).map_err(|e| Fault::from(e).context(format!("cannot open {source}")))
 }
@@ -241,9 +250,18 @@ pub(crate) fn bind(
     options: &MountOptions,
     manner: Manner,
 ) -> Result<OwnedFd, Fault> {
+    let links = options.links;
+    if links.copy && FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode) == FileType::Symlink {
+        copy_link(root, destination, &tree)?;
+        return Ok(tree);
+    }
     let source_is_dir = path::is_dir(&tree)?;
     let make = if source_is_dir { Make::Directory } else { Make::File };
-    let (target, _) = path::ensure(root, destination, make)?;
+    let target = if links.cover {
+        path::ensure_itself(root, destination, make)?
+    } else {
+        path::ensure(root, destination, make)?.0
+    };
     if path::is_dir(&target)? != source_is_dir {
         let text = "a directory cannot be mounted onto a file, nor a file onto a directory";
         return Err(Fault::new(ErrorKind::InvalidArgument, text));
@@ -275,6 +293,21 @@ pub(crate) fn bind(
     Ok(tree)
 }
 
+/// Makes a link as `link` at a destination; the same one may be there already.
+fn copy_link(root: BorrowedFd<'_>, destination: &str, link: &OwnedFd) -> Result<(), Fault> {
+    let text = rustix::fs::readlinkat(link, c"", Vec::new())?;
+    let (dir, name) = path::ensure_parent(root, destination)?;
+    if is_procfs(&dir)? {
+        return Err(Fault::new(ErrorKind::InvalidArgument, format!("{destination} leads into /proc")));
+    }
+    match rustix::fs::symlinkat(&*text, &dir, name) {
+        Err(Errno::EXIST) if rustix::fs::readlinkat(&dir, name, Vec::new()).is_ok_and(|now| now == text) => {
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
 fn cgroup(
     root: BorrowedFd<'_>,
     destination: &str,
@@ -284,19 +317,18 @@ fn cgroup(
 ) -> Result<OwnedFd, Fault> {
     let (target, _) = directory(root, destination, false)?;
     let attributes = options.attributes.set | options.tree_attributes.set;
-    let groups = if namespaced { OwnGroups::default() } else { OwnGroups::read()? };
     if hierarchies.is_empty() {
         let mount = if namespaced {
             new_filesystem("cgroup2", "cgroup", options, &[])?
         } else {
-            let own = groups.of(&[])?;
-            let tree = open_source(&format!("/sys/fs/cgroup{own}"), false)?;
+            let tree = unified()?;
             set_attributes(&tree, attributes, 0, false)?;
             tree
         };
         sys::attach(&mount, &target)?;
         return Ok(mount);
     }
+    let groups = if namespaced { OwnGroups::default() } else { OwnGroups::read()? };
     let mut plain = options.clone();
     plain.attributes.set &= !sys::ATTR_RDONLY;
     let top = new_filesystem("tmpfs", "tmpfs", &plain, &[("mode", "755")])?;
@@ -333,6 +365,19 @@ fn cgroup(
     Ok(top)
 }
 
+/// A copy of the host's mount of the unified hierarchy. It is all there, for the names of groups that a process reads in
+/// procfs begin at its root; a new mount of it from here would set the options of the host's anew.
+fn unified() -> Result<OwnedFd, Fault> {
+    for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let Ok(tree) = open_source(place, false) else { continue };
+        if rustix::fs::fstatfs(&tree)?.f_type as u64 == CGROUP2_MAGIC {
+            set_propagation(&tree, Propagation { mode: libc::MS_PRIVATE, recursive: true })?;
+            return Ok(tree);
+        }
+    }
+    Err(Fault::new(ErrorKind::NotFound, "the host has no unified control group hierarchy in /sys/fs/cgroup"))
+}
+
 /// This process's groups, as `/proc/self/cgroup` says (cgroups(7)).
 #[derive(Debug, Default)]
 struct OwnGroups(String);
@@ -342,18 +387,13 @@ impl OwnGroups {
         Ok(OwnGroups(creel_sys::kernelfs::read_to_string("/proc/self/cgroup")?))
     }
 
-    /// The group in the hierarchy of these controllers, the unified one if there are none; empty for its root.
+    /// The group in the hierarchy of these controllers; empty for its root.
     fn of(&self, controllers: &[String]) -> Result<&str, Fault> {
         for line in self.0.lines() {
             let mut parts = line.splitn(3, ':');
             let (_, names, group) = (parts.next(), parts.next().unwrap_or(""), parts.next().unwrap_or("/"));
-            let same = match controllers {
-                [] => names.is_empty(),
-                wanted => {
-                    names.split(',').all(|name| wanted.iter().any(|word| word == name)) && !names.is_empty()
-                }
-            };
-            if same {
+            let known = |name: &str| controllers.iter().any(|word| word == name);
+            if !names.is_empty() && names.split(',').all(known) {
                 return Ok(if group == "/" { "" } else { group });
             }
         }

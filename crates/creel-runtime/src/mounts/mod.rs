@@ -13,7 +13,7 @@ use creel_types::spec::{IdMapping, Linux, Mount, NamespaceKind, Spec};
 use serde::Serialize;
 
 pub use cgroup::{CgroupHierarchy, cgroup_hierarchies};
-pub use options::{Attributes, MountOptions, Propagation};
+pub use options::{Attributes, Links, MountOptions, Propagation};
 
 use crate::plan::Step;
 use crate::{Error, Facts, Rootfs, namespaces, validate};
@@ -93,7 +93,8 @@ pub enum MountStep {
         destination: String,
         /// The hierarchies of cgroup v1; empty for the unified one.
         hierarchies: Vec<CgroupHierarchy>,
-        /// Whether a cgroup namespace hides what is above the container's own group; otherwise that group is bound.
+        /// Whether a cgroup namespace hides what is above the container's own group; otherwise v1 groups are bound, and
+        /// of the unified hierarchy all is seen.
         namespaced: bool,
         /// Options.
         options: MountOptions,
@@ -168,7 +169,7 @@ fn plan_one(
     (bundle, rootfs): (&Path, &Rootfs),
     facts: &Facts,
 ) -> Result<MountStep, Error> {
-    let destination = clean(&format!("{field}.destination"), inside(&mount.destination, rootfs))?;
+    let destination = place(&format!("{field}.destination"), &mount.destination, rootfs)?;
     let mut options = options::parse(&format!("{field}.options"), &mount.options)?;
     let filesystem = mount.kind.as_deref().unwrap_or("");
     let is_bind = options.bind || filesystem == "bind";
@@ -185,6 +186,23 @@ fn plan_one(
     }
     if options.copy_up && (filesystem != "tmpfs" || is_bind || options.remount) {
         return Err(Error::invalid(field, "tmpcopyup is an option of a new tmpfs"));
+    }
+    if !options.links.is_empty() && (!is_bind || options.remount) {
+        let text = "src-nofollow, dest-nofollow and copy-symlink are options of a bind mount";
+        return Err(Error::invalid(field, text));
+    }
+    if options.links.copy && (options.links.keep_source || options.links.cover) {
+        return Err(Error::invalid(
+            field,
+            "copy-symlink mounts nothing that src-nofollow or dest-nofollow could say more of",
+        ));
+    }
+    if destination == "/" {
+        // Whatever is mounted there is the root from then on.
+        let special = matches!(filesystem, "cgroup" | "cgroup2" | "proc" | "sysfs") && !is_bind;
+        if options.copy_up || special || options.links.copy || options.links.cover {
+            return Err(Error::invalid(field, "nothing of that kind can be mounted over the root itself"));
+        }
     }
     if options.remount {
         return Ok(MountStep::Change { destination, options });
@@ -259,11 +277,17 @@ fn id_map(field: &str, mount: &Mount, asked: Option<bool>, linux: &Linux) -> Res
     Ok(Some(IdMap { uids: uids.clone(), gids: gids.clone(), joined, recursive: asked == Some(true) }))
 }
 
+/// Where in the container a destination is.
+pub(crate) fn place(field: &str, destination: &str, rootfs: &Rootfs) -> Result<String, Error> {
+    clean(field, inside(destination, rootfs))
+}
+
 /// A destination that is named by its path on the host is the one inside, as runc has it.
 fn inside<'a>(destination: &'a str, rootfs: &Rootfs) -> &'a str {
     match rootfs {
         Rootfs::Directory(root) if root.as_os_str() != "/" => {
-            Path::new(destination).strip_prefix(root).ok().and_then(Path::to_str).unwrap_or(destination)
+            let inside = Path::new(destination).strip_prefix(root).ok().and_then(Path::to_str);
+            inside.filter(|path| !path.is_empty()).unwrap_or(destination)
         }
         _ => destination,
     }
@@ -282,9 +306,6 @@ fn clean(field: &str, path: &str) -> Result<String, Error> {
             ".." => drop(parts.pop()),
             part => parts.push(part),
         }
-    }
-    if parts.is_empty() {
-        return Err(Error::invalid(field, "nothing can be mounted over the root itself; use root.path"));
     }
     Ok(format!("/{}", parts.join("/")))
 }

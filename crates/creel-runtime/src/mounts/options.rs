@@ -115,6 +115,27 @@ pub struct MountOptions {
     /// `tmpcopyup`: a new tmpfs gets a copy of what it hides.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub copy_up: bool,
+    /// What a bind mount does with symbolic links at its ends.
+    #[serde(skip_serializing_if = "Links::is_empty")]
+    pub links: Links,
+}
+
+/// What a bind mount does with a symbolic link that is the last part of a path (crun's options).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Links {
+    /// `src-nofollow`: a link at the source is itself what is mounted.
+    pub keep_source: bool,
+    /// `dest-nofollow`: a link at the destination is itself what is mounted over.
+    pub cover: bool,
+    /// `copy-symlink`: a link at the source is made again at the destination, and nothing is mounted.
+    pub copy: bool,
+}
+
+impl Links {
+    /// Whether links are followed as everywhere.
+    pub fn is_empty(&self) -> bool {
+        *self == Links::default()
+    }
 }
 
 /// The propagation that a word of the specification names.
@@ -209,6 +230,9 @@ pub fn parse(field: &str, words: &[String]) -> Result<MountOptions, Error> {
             "idmap" => options.id_map = options.id_map.or(Some(false)),
             "ridmap" => options.id_map = Some(true),
             "tmpcopyup" => options.copy_up = true,
+            "src-nofollow" => options.links.keep_source = true,
+            "dest-nofollow" => options.links.cover = true,
+            "copy-symlink" => options.links.copy = true,
             "" => return Err(Error::invalid(field, "an option is empty")),
             _ if word.contains('\0') => return Err(Error::invalid(field, "an option holds a NUL")),
             _ => options.data.push(match word.split_once('=') {

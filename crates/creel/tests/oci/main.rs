@@ -6,6 +6,7 @@
 mod common;
 
 mod checkpoint;
+mod crun;
 mod foreground;
 mod labels;
 mod lifecycle;

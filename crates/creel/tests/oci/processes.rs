@@ -161,7 +161,7 @@ fn a_terminal_is_sent_to_the_console_socket() {
     let bundle = bundle.to_str().unwrap();
     assert_eq!(
         place.fails(1, &["create", "--bundle", bundle, "t"]),
-        "runc create failed: cannot allocate tty if runc will detach without setting console socket"
+        "runc create failed: cannot allocate tty if runc will detach without setting console socket; use --console-socket"
     );
     assert_eq!(
         place.fails(1, &["create", "--bundle", bundle, "--console-socket", "/nonexistent", "t"]),
