@@ -75,7 +75,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// The kernel lacks the file behind a limit or a function.
-    #[error("this kernel does not offer {what} ({file} does not exist)")]
+    #[error("this kernel does not offer {what} ({file}: no such file or directory)")]
     Unsupported {
         /// The limit or function.
         what: String,

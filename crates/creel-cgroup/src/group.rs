@@ -160,7 +160,9 @@ impl Cgroup {
                 None => (None, text.as_str()),
             };
             if path.split('/').any(|part| part == "..") || path.contains('\0') {
-                return Err(Error::Invalid(format!("the path {path} is not a sub cgroup path")));
+                return Err(Error::Invalid(format!(
+                    "the path {path} is not a sub cgroup path: `..` components are not allowed"
+                )));
             }
             let sub = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<PathBuf>();
             let dirs = self.hierarchies.v1().iter().map(|v1| v1.dir(&self.path).join(&sub));
@@ -205,7 +207,8 @@ impl Cgroup {
 
     /// The doors of the groups in which a process of the container is now, for a new one that cannot join the
     /// container's own: in v2 EBUSY, when a program inside has moved everybody into groups below and hands controllers
-    /// down. Only groups at or below this one are taken.
+    /// down. Only groups at or below this one are taken, unless it is gone from the unified hierarchy: a program without a
+    /// cgroup namespace may move itself anywhere.
     ///
     /// # Errors
     /// [`Error::File`] when the process is gone, [`Error::Invalid`] when it is elsewhere.
@@ -215,22 +218,24 @@ impl Cgroup {
         };
         let mounts = read("/proc/self/mountinfo")?;
         let now = Hierarchies::from_texts(&mounts, &read(&format!("/proc/{pid}/cgroup"))?, "")?;
-        let dir = |mount: &Path, own: Option<&String>, base: PathBuf| {
+        let dir = |mount: &Path, own: Option<&String>, base: PathBuf, anywhere: bool| {
             let own = own.map(|own| mount.join(own.trim_matches('/')));
-            own.filter(|own| own.starts_with(&base)).ok_or_else(|| {
+            own.filter(|own| anywhere || own.starts_with(&base)).ok_or_else(|| {
                 Error::Invalid(format!("process {pid} is not in the container's group {}", base.display()))
             })
         };
         let unified = match (self.hierarchies.unified(), now.unified()) {
             (Some(unified), Some(now)) => {
-                Some(dir(&now.mount_point, now.own.as_ref(), unified.dir(&self.path))?)
+                let base = unified.dir(&self.path);
+                let gone = self.hierarchies.v1().is_empty() && !base.is_dir();
+                Some(dir(&now.mount_point, now.own.as_ref(), base, gone)?)
             }
             _ => None,
         };
         let mut v1 = Vec::new();
         for there in self.hierarchies.v1() {
             if let Some(now) = now.v1().iter().find(|now| now.mount_point == there.mount_point) {
-                v1.push(dir(&now.mount_point, now.own.as_ref(), there.dir(&self.path))?);
+                v1.push(dir(&now.mount_point, now.own.as_ref(), there.dir(&self.path), false)?);
             }
         }
         Entry::open(unified, v1.into_iter())

@@ -118,7 +118,7 @@ fn unified(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources) -> Resul
     if r.unified.is_empty() {
         return Ok(());
     }
-    // Other runtimes' callers look for these two words.
+    // Callers look for these words, which are runc's, and in brackets crun's.
     let wrong = |why: String| Error::Invalid(format!("invalid configuration: resources.unified {why}"));
     let place = h.unified().filter(|_| h.layout() == Layout::V2);
     let dir = place.map(|unified| unified.dir(path)).ok_or_else(|| {
@@ -134,11 +134,15 @@ fn unified(plan: &mut Plan, h: &Hierarchies, path: &str, r: &Resources) -> Resul
         let controller = file.split_once('.').filter(|(name, rest)| !name.is_empty() && !rest.is_empty());
         let Some((controller, _)) = controller.filter(|_| !file.contains('\0')) else {
             return Err(wrong(format!(
-                "has the key {file:?}, which must be in the form CONTROLLER.PARAMETER"
+                "has the key {file:?}, which must be in the form CONTROLLER.PARAMETER (the specified key has not the \
+                 form CONTROLLER.VALUE `{file}`)"
             )));
         };
         if controller != "cgroup" && h.unified_with(controller).is_none() {
-            return Err(wrong(format!("can't set {file:?}: controller {controller:?} not available")));
+            return Err(wrong(format!(
+                "can't set {file:?}: controller {controller:?} not available (the requested cgroup controller \
+                 `{controller}` is not available)"
+            )));
         }
         // Several lines are several settings, and the kernel takes one in each write.
         for line in value.lines().filter(|line| !line.trim().is_empty()) {

@@ -111,6 +111,9 @@ pub(crate) struct Shown {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) owner: String,
+    /// crun's name for the unit of systemd's that the container is in.
+    #[serde(rename = "systemd-scope", skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<String>,
 }
 
 impl Record {
@@ -187,7 +190,12 @@ impl Record {
 
     /// What is shown of it.
     pub(crate) fn shown(self, status: Status, owner: String) -> Shown {
+        let unit = match &self.group {
+            Group::Made(cgroup) => cgroup.unit().map(|unit| unit.name.clone()),
+            _ => None,
+        };
         Shown {
+            unit,
             oci_version: self.oci_version,
             id: self.id,
             pid: if status == Status::Stopped { 0 } else { self.pid },

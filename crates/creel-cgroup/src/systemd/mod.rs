@@ -140,6 +140,8 @@ fn create_over(mut bus: Bus, h: &Hierarchies, request: &Request<'_>, pid: Option
     let group = Cgroup::of_unit(h.clone(), path, unit);
     let limited = complete(&group, &resources, pid);
     if let Err(error) = limited {
+        // Asked to end, a process that waits for its creator would keep systemd waiting.
+        let _ = group.kill_all();
         stop(&mut bus, &group)?;
         return Err(error);
     }

@@ -74,7 +74,12 @@ pub(crate) fn set_propagation(mount: impl AsFd, change: Propagation) -> Result<(
 fn said(fs: &OwnedFd, error: Errno, what: &str) -> Fault {
     let mut words = [0u8; 256];
     let fault = match sys::fs_message(fs, &mut words) {
-        Some(text) => Fault { message: text.trim_start_matches("e ").to_string(), ..Fault::from(error) },
+        Some(text) => {
+            // Its name for the error too, which callers look for.
+            let name = std::io::Error::from(error).to_string();
+            let name = name.split(" (os error").next().unwrap_or_default();
+            Fault { message: format!("{} ({name})", text.trim_start_matches("e ")), ..Fault::from(error) }
+        }
         None => Fault::from(error),
     };
     if what.is_empty() { fault } else { fault.context(format!("option {what}")) }

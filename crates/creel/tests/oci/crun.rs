@@ -245,6 +245,27 @@ fn without_a_namespace_of_groups_the_whole_hierarchy_is_seen() {
     });
     let said = place.ok(&["run", "--bundle", bundle.to_str().unwrap(), "c"]);
     assert!(said.starts_with("/creel-oci-test-") && said.lines().nth(1) == Some("1"), "{said}");
+    // One that has moved itself elsewhere is found there, also when its own group is gone.
+    let other = Path::new("/sys/fs/cgroup").join(format!("creel-oci-other-{}", std::process::id()));
+    fs::create_dir(&other).unwrap();
+    let script = format!("echo 1 > {}/cgroup.procs && exec sleep 1000", other.display());
+    let bundle = place.bundle("d", &["sh", "-c", &script], |spec| {
+        let list = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|namespace| namespace["type"] != json!("cgroup"));
+        for mount in spec["mounts"].as_array_mut().unwrap() {
+            if mount["type"] == json!("cgroup") {
+                mount["options"] = json!(["nosuid", "noexec", "nodev"]);
+            }
+        }
+    });
+    place.create("d", &bundle);
+    let own = place.cgroup_file("d", &["cgroup.procs"]).parent().unwrap().to_path_buf();
+    place.start("d");
+    crate::support::eventually("the empty group", || fs::remove_dir(&own).is_ok());
+    let seen = place.ok(&["exec", "d", "cat", "/proc/self/cgroup"]);
+    assert_eq!(seen, format!("0::/{}", other.file_name().unwrap().to_str().unwrap()));
+    place.ok(&["delete", "--force", "d"]);
+    crate::support::eventually("the end of all", || fs::remove_dir(&other).is_ok());
     // The host's options are as they were.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let options = |text: &str| text.lines().find(|line| line.contains(" /sys/fs/cgroup ")).map(str::to_owned);
