@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use creel_cgroup::{Cgroup, Hierarchies, RuncStats, Stats};
 use libfuzzer_sys::fuzz_target;
 
-const FILES: [&str; 24] = [
+const FILES: [&str; 52] = [
     "cpu.stat",
     "cpu.pressure",
     "memory.current",
@@ -34,6 +34,34 @@ const FILES: [&str; 24] = [
     "memory.oom_control",
     "blkio.throttle.io_service_bytes",
     "devices.list",
+    "cpu.max",
+    "io.pressure",
+    "memory.pressure",
+    "memory.peak",
+    "memory.swap.max",
+    "memory.memsw.usage_in_bytes",
+    "memory.kmem.usage_in_bytes",
+    "memory.kmem.tcp.failcnt",
+    "memory.limit_in_bytes",
+    "memory.max_usage_in_bytes",
+    "misc.events",
+    "rdma.max",
+    "hugetlb.2MB.usage_in_bytes",
+    "hugetlb.2MB.rsvd.current",
+    "hugetlb.2MB.failcnt",
+    "freezer.state",
+    "cgroup.freeze",
+    "cgroup.type",
+    "cpuset.cpus.effective",
+    "cpuset.memory_pressure",
+    "cpuacct.usage_percpu",
+    "cpuacct.usage_user",
+    "cpuacct.usage_sys",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "blkio.throttle.io_serviced_recursive",
+    "blkio.bfq.io_service_bytes_recursive",
+    "blkio.time_recursive",
 ];
 
 /// A group of v1 and one of v2 that share their directory.

@@ -7,8 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 /// `MOUNT_ATTR__ATIME`: a field of its own, which is cleared to be set.
 const ATIME: u64 = 0x70;
-const OURS: [&str; 12] = [
+const OURS: [&str; 15] = [
     "ro", "rw", "bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup", "rro", "private", "rshared", "defaults",
+    "src-nofollow", "dest-nofollow", "copy-symlink",
 ];
 
 fuzz_target!(|text: &str| {

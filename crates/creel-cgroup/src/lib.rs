@@ -48,3 +48,26 @@ pub use stats::{
     Blkio, BlkioEntry, Counter, CpuStats, Cpuset, HugetlbStats, IoDevice, MemoryStats, MiscStats, PidsStats,
     Pressure, PressureLine, Pressures, RdmaEntry, Stats,
 };
+
+/// What is written to a v1 group whose `devices.list` reads `current` (`None`: a new group) so that these rules hold: names
+/// of files and lines. For the fuzzer, which cannot reach further in.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::Parse`].
+#[doc(hidden)]
+pub fn device_lines(
+    rules: &[creel_types::spec::DeviceRule],
+    current: Option<&str>,
+) -> Result<Vec<(&'static str, String)>> {
+    let current = current.map(devices::List::parse).transpose()?;
+    Ok(devices::List::from_rules(rules)?.writes(current.as_ref()))
+}
+
+/// The program of these rules for a v2 group. For the fuzzer, which cannot reach further in.
+///
+/// # Errors
+/// [`Error::Invalid`].
+#[doc(hidden)]
+pub fn device_program(rules: &[creel_types::spec::DeviceRule]) -> Result<Vec<creel_sys::bpf::Instruction>> {
+    program::build(rules)
+}

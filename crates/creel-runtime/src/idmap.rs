@@ -50,12 +50,21 @@ fn write(pid: i32, name: &str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// What newuidmap(1) and newgidmap(1) are called with.
+fn arguments(pid: i32, maps: &[IdMapping]) -> Vec<String> {
+    let numbers = maps.iter().flat_map(|map| [map.container_id, map.host_id, map.size]);
+    std::iter::once(pid.to_string()).chain(numbers.map(|number| number.to_string())).collect()
+}
+
+/// A map of ids as the kernel and as newuidmap(1) get it. For the fuzzer, which cannot reach further in.
+#[doc(hidden)]
+pub fn written_map(pid: i32, maps: &[IdMapping]) -> (String, Vec<String>) {
+    (lines(maps), arguments(pid, maps))
+}
+
 fn helper(program: &str, pid: i32, maps: &[IdMapping]) -> Result<(), Error> {
     let mut command = Command::new(program);
-    command.arg(pid.to_string());
-    for map in maps {
-        command.args([map.container_id, map.host_id, map.size].map(|number| number.to_string()));
-    }
+    command.args(arguments(pid, maps));
     let what = format!("cannot map ids with {program}");
     let output = command.output().map_err(|e| {
         let reason = format!("{}; it comes with the package uidmap", plain(&e));

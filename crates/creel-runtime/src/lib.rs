@@ -61,6 +61,10 @@ pub use exec::{Execed, Waiting, exec, prepare_exec};
 pub use filter::{
     Compiled, flags as seccomp_flags, has_agent as seccomp_has_agent, knows_flag as knows_seccomp_flag,
 };
+#[doc(hidden)]
+pub use idmap::written_map;
+#[doc(hidden)]
+pub use netdev::read_packet;
 pub use plan::{Facts, InitPlan, Step, Wishes, plan};
 pub use user::{ResolvedUser, resolve_user, resolve_user_at};
 pub use validate::validate;

@@ -108,6 +108,50 @@ fn address(body: &[u8]) -> Option<Address> {
     Some(Address { index: word(body, 4)?, family, prefix, scope, flags, parts })
 }
 
+/// Takes the replies to a request out of what was received; true when there will be no more.
+fn take(mut rest: &[u8], wanted: u32, replies: &mut Vec<Reply>) -> Result<bool, Errno> {
+    while let (Some(length), Some(sequence)) = (word(rest, 0), word(rest, 8)) {
+        let Some(message) = rest.get(HEADER..length as usize) else { return Err(Errno::PROTO) };
+        let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+        rest = rest.get(align(length as usize)..).unwrap_or_default();
+        match kind {
+            _ if sequence != wanted => {}
+            DONE => return Ok(true),
+            ERROR => {
+                return match word(message, 0).map(|number| number as i32) {
+                    Some(0) => Ok(true),
+                    // Only -4095 to -1 are errors.
+                    Some(number @ -4095..0) => Err(Errno::from_raw_os_error(-number)),
+                    _ => Err(Errno::PROTO),
+                };
+            }
+            kind => replies.push((kind, message.to_vec())),
+        }
+    }
+    Ok(false)
+}
+
+/// What a packet from rtnetlink says in answer to the first request: whether it is the last, names of devices, and for
+/// each address what would be sent to set it. For the fuzzer, which cannot reach further in.
+#[doc(hidden)]
+pub fn read_packet(packet: &[u8]) -> Option<(bool, Vec<String>, Vec<Vec<u8>>)> {
+    let mut replies = Vec::new();
+    let last = take(packet, 1, &mut replies).ok()?;
+    let of = |wanted: u16| replies.iter().filter(move |(kind, _)| *kind == wanted).map(|(_, body)| body);
+    let names = of(NEW_LINK).filter_map(|body| link(body)).map(|link| link.name).collect();
+    let addresses = of(NEW_ADDRESS).filter_map(|body| address(body));
+    Some((last, names, addresses.map(|address| body_of(1, &address)).collect()))
+}
+
+/// The request's body that gives a device an address.
+fn body_of(index: i32, address: &Address) -> Vec<u8> {
+    let mut body = vec![address.family, address.prefix, 0, address.scope];
+    body.extend_from_slice(&index.to_ne_bytes());
+    address.parts.iter().for_each(|(kind, value)| attribute(&mut body, *kind, value));
+    attribute(&mut body, IFA_FLAGS, &(address.flags & KEPT_FLAGS).to_ne_bytes());
+    body
+}
+
 /// An rtnetlink socket; it speaks for the network namespace that it was opened in.
 #[derive(Debug)]
 struct Socket {
@@ -140,23 +184,8 @@ impl Socket {
         loop {
             let (n, _) =
                 rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut *buf, RecvFlags::empty()))?;
-            let mut rest = &buf[..n];
-            while let (Some(length), Some(sequence)) = (word(rest, 0), word(rest, 8)) {
-                let Some(message) = rest.get(HEADER..length as usize) else { return Err(Errno::PROTO) };
-                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                rest = rest.get(align(length as usize)..).unwrap_or_default();
-                match kind {
-                    _ if sequence != self.sequence => {}
-                    DONE => return Ok(replies),
-                    ERROR => {
-                        return match word(message, 0).map(|number| number as i32) {
-                            Some(0) => Ok(replies),
-                            Some(number) => Err(Errno::from_raw_os_error(-number)),
-                            None => Err(Errno::PROTO),
-                        };
-                    }
-                    kind => replies.push((kind, message.to_vec())),
-                }
+            if take(&buf[..n], self.sequence, &mut replies)? {
+                return Ok(replies);
             }
         }
     }
@@ -182,11 +211,7 @@ impl Socket {
     }
 
     fn add(&mut self, index: i32, address: &Address) -> Result<(), Errno> {
-        let mut body = vec![address.family, address.prefix, 0, address.scope];
-        body.extend_from_slice(&index.to_ne_bytes());
-        address.parts.iter().for_each(|(kind, value)| attribute(&mut body, *kind, value));
-        attribute(&mut body, IFA_FLAGS, &(address.flags & KEPT_FLAGS).to_ne_bytes());
-        match self.ask(NEW_ADDRESS, ACK | CREATE, &body) {
+        match self.ask(NEW_ADDRESS, ACK | CREATE, &body_of(index, address)) {
             Err(Errno::EXIST) => Ok(()),
             other => other.map(drop),
         }

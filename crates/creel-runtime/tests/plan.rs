@@ -219,12 +219,12 @@ fn refusals() {
         "#]],
     );
     let mut spec = docker_like(&["sh"]);
-    spec.mounts.push(mount("/", "tmpfs", "tmpfs", ""));
+    spec.mounts.push(mount("/", "tmpfs", "tmpfs", "tmpcopyup"));
     titles(
         &spec,
         None,
         &expect![[r#"
-        mounts[7].destination: nothing can be mounted over the root itself; use root.path
+        mounts[7]: nothing of that kind can be mounted over the root itself
     "#]],
     );
     let mut spec = docker_like(&["sh"]);
