@@ -19,6 +19,7 @@ mod lifecycle;
 mod limits;
 mod login;
 mod parity;
+mod power;
 mod recovery;
 mod registry;
 mod resuming;

@@ -1,0 +1,74 @@
+//! A power cut at any moment: what was acknowledged is there, and everything is whole or absent.
+//!
+//! A daemon works on a file system on a [`disk`] that writes down every write and every flush. Afterwards the disk is
+//! laid out as a power cut may have left it: with all that was flushed, and with none, some or all of what was written
+//! since. The kernel mounts each of these and replays its journal, the store is opened and everything in it is read.
+//!
+//! By default as many cuts are tried as fit into half a minute; `CREEL_TEST_POWER_CUTS=5000` asks for another number,
+//! `CREEL_TEST_POWER_FS=xfs` for another file system (ext4, xfs, btrfs; ext4 and a little of the others by default).
+
+mod cuts;
+mod disk;
+mod work;
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{can_run, scratch};
+use disk::{FILE_SYSTEMS, FileSystem};
+
+const KIND: &str = "CREEL_TEST_POWER_KIND";
+const DIR: &str = "CREEL_TEST_POWER_DIR";
+const CUTS: &str = "CREEL_TEST_POWER_CUTS";
+
+/// What is done in a mount namespace of its own.
+#[test]
+fn child() {
+    let (Some(kind), Some(dir)) = (std::env::var_os(KIND), std::env::var_os(DIR)) else { return };
+    let kind = FILE_SYSTEMS.iter().find(|known| known.name == kind).unwrap();
+    let cuts = std::env::var(CUTS).unwrap().parse().unwrap();
+    let work = work::do_it(kind, Path::new(&dir));
+    cuts::check_all(kind, Path::new(&dir), work, cuts);
+    // the parent tells this end from a test that was not run
+    std::process::exit(42);
+}
+
+fn cut(kind: &FileSystem, cuts: usize) {
+    if !kind.can_be_made() {
+        eprintln!("skipped: there is no mkfs.{}", kind.name);
+        return;
+    }
+    let dir = scratch();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "power::child", "--nocapture"])
+        .env(KIND, kind.name)
+        .env(DIR, dir.path())
+        .env(CUTS, cuts.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(42), "{}: {text}", kind.name);
+    eprint!("{text}");
+    let left = crate::common::processes_with(dir.path().to_str().unwrap());
+    assert_eq!(left, Vec::<String>::new());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(dir.path().to_str().unwrap()), "a mount has leaked");
+}
+
+#[test]
+fn after_a_power_cut_everything_is_whole_or_absent() {
+    if !can_run() {
+        return;
+    }
+    let asked = std::env::var(CUTS).ok().map(|cuts| cuts.parse::<usize>().unwrap());
+    let only = std::env::var("CREEL_TEST_POWER_FS").ok();
+    for kind in &FILE_SYSTEMS {
+        let usual = if kind.name == "ext4" { 400 } else { 60 };
+        match &only {
+            Some(only) if only != kind.name => {}
+            _ => cut(kind, asked.unwrap_or(usual)),
+        }
+    }
+}
