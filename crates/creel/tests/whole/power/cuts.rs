@@ -138,7 +138,7 @@ pub(crate) fn check_all(kind: &FileSystem, dir: &Path, mut work: Work, most: usi
     let (sender, cuts) = sync_channel::<Cut>(1);
     let cuts = Mutex::new(cuts);
     std::thread::scope(|scope| {
-        for worker in 0..2 {
+        for worker in 0..if kind.alone { 1 } else { 2 } {
             let (cuts, failures, work) = (&cuts, &failures, &work);
             let at = dir.join(format!("cut{worker}"));
             scope.spawn(move || check_each(kind, &at, cuts, failures, &work.archive));

@@ -45,6 +45,9 @@ pub(crate) struct Disk {
 pub(crate) struct FileSystem {
     pub(crate) name: &'static str,
     pub(crate) megabytes: u64,
+    /// Copies of it cannot be mounted beside each other.
+    pub(crate) alone: bool,
+    options: &'static str,
     make: &'static [&'static str],
     check: &'static [&'static str],
 }
@@ -54,6 +57,8 @@ pub(crate) const FILE_SYSTEMS: [FileSystem; 3] = [
     FileSystem {
         name: "ext4",
         megabytes: 64,
+        alone: false,
+        options: "loop",
         make: &[
             "-q",
             "-F",
@@ -66,8 +71,22 @@ pub(crate) const FILE_SYSTEMS: [FileSystem; 3] = [
         ],
         check: &["e2fsck", "-f", "-n"],
     },
-    FileSystem { name: "xfs", megabytes: 300, make: &["-q", "-f", "-K"], check: &["xfs_repair", "-n"] },
-    FileSystem { name: "btrfs", megabytes: 160, make: &["-q", "-f", "-K"], check: &["btrfs", "check"] },
+    FileSystem {
+        name: "xfs",
+        megabytes: 300,
+        alone: false,
+        options: "loop,nouuid",
+        make: &["-q", "-f", "-K"],
+        check: &["xfs_repair", "-n"],
+    },
+    FileSystem {
+        name: "btrfs",
+        megabytes: 160,
+        alone: true,
+        options: "loop",
+        make: &["-q", "-f", "-K"],
+        check: &["btrfs", "check"],
+    },
 ];
 
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
@@ -95,7 +114,7 @@ impl FileSystem {
 
     /// Mounts the one in `file`; a read-only mount changes nothing, but for what its journal asks for.
     pub(crate) fn mount(&self, file: &Path, at: &Path) -> Result<(), String> {
-        run("mount", &["-t", self.name, "-o", "loop", text(file), text(at)])
+        run("mount", &["-t", self.name, "-o", self.options, text(file), text(at)])
     }
 
     /// Has its own program look for damage.
