@@ -11,6 +11,7 @@ mod common;
 
 mod bad_input;
 mod files;
+mod full;
 mod images;
 mod init_layer;
 mod isolation;

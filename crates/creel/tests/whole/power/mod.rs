@@ -17,6 +17,9 @@ use std::process::Command;
 use crate::support::{can_run, scratch};
 use disk::{FILE_SYSTEMS, FileSystem};
 
+pub(crate) use disk::unmount;
+pub(crate) use work::{archive, mount_bin, noise};
+
 const KIND: &str = "CREEL_TEST_POWER_KIND";
 const DIR: &str = "CREEL_TEST_POWER_DIR";
 const CUTS: &str = "CREEL_TEST_POWER_CUTS";

@@ -119,7 +119,7 @@ impl Worker {
 }
 
 /// Content that is different for each name and does not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -131,7 +131,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// A small root file system as an archive.
-fn archive(dir: &Path, number: u64) -> String {
+pub(crate) fn archive(dir: &Path, number: u64) -> String {
     let root = dir.join(format!("tree{number}"));
     fs::create_dir_all(root.join("etc/deep")).unwrap();
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
