@@ -30,6 +30,8 @@ struct Record {
     first: Vec<u8>,
     now: Vec<u8>,
     events: Vec<Event>,
+    /// What a block that cannot be written begins with.
+    refused: Option<Vec<u8>>,
 }
 
 /// The disk, as long as it is mounted.
@@ -145,7 +147,7 @@ impl Disk {
         let size = first.len() as u64;
         let mut now = vec![0; first.len()];
         copy_sparse(&first, &mut now);
-        let record = Arc::new(Mutex::new(Record { first, now, events: Vec::new() }));
+        let record = Arc::new(Mutex::new(Record { first, now, events: Vec::new(), refused: None }));
         let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
         let file = dir.join("disk");
         File::create(&file).unwrap();
@@ -162,6 +164,11 @@ impl Disk {
         fs::create_dir(&mounted).unwrap();
         kind.mount(&file, &mounted).unwrap();
         Self { record, server: Some(server), file, mounted }
+    }
+
+    /// From now on blocks that begin with this cannot be written.
+    pub(crate) fn refuse(&self, mark: Option<&[u8]>) {
+        self.record.lock().unwrap().refused = mark.map(<[u8]>::to_vec);
     }
 
     /// How many events there were.
@@ -315,9 +322,14 @@ fn serve(mut device: File, size: u64, record: &Mutex<Record>) {
                 let (at, count) = (number(body, 8), small(body, 16) as usize);
                 let data = &body[40..40 + count];
                 let mut record = record.lock().unwrap();
-                record.now[at as usize..at as usize + count].copy_from_slice(data);
-                record.events.push(Event::Write(at, data.to_vec()));
-                Ok([small(body, 16).to_le_bytes(), [0; 4]].concat())
+                let refused = |mark: &Vec<u8>| data.chunks(BLOCK).any(|block| block.starts_with(mark));
+                if record.refused.as_ref().is_some_and(refused) {
+                    Err(rustix::io::Errno::IO)
+                } else {
+                    record.now[at as usize..at as usize + count].copy_from_slice(data);
+                    record.events.push(Event::Write(at, data.to_vec()));
+                    Ok([small(body, 16).to_le_bytes(), [0; 4]].concat())
+                }
             }
             op::FSYNC => {
                 record.lock().unwrap().events.push(Event::Flush);

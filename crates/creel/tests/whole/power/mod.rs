@@ -9,6 +9,7 @@
 
 mod cuts;
 mod disk;
+mod failing;
 mod work;
 
 use std::path::Path;
@@ -36,23 +37,39 @@ fn child() {
     std::process::exit(42);
 }
 
+/// The same, for [`failing`].
+#[test]
+fn failing_child() {
+    if let (None, Some(dir)) = (std::env::var_os(KIND), std::env::var_os(DIR)) {
+        failing::check(Path::new(&dir));
+        std::process::exit(42);
+    }
+}
+
+#[test]
+fn what_could_not_be_written_fails_the_layer_even_if_an_early_sync_was_told() {
+    if can_run() {
+        inside("power::failing_child", |command| command);
+    }
+}
+
 fn cut(kind: &FileSystem, cuts: usize) {
     if !kind.can_be_made() {
         eprintln!("skipped: there is no mkfs.{}", kind.name);
         return;
     }
+    inside("power::child", |command| command.env(KIND, kind.name).env(CUTS, cuts.to_string()));
+}
+
+/// Runs one of the tests above in a mount namespace of its own.
+fn inside(test: &str, with: impl Fn(&mut Command) -> &mut Command) {
     let dir = scratch();
-    let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "power::child", "--nocapture"])
-        .env(KIND, kind.name)
-        .env(DIR, dir.path())
-        .env(CUTS, cuts.to_string())
-        .output()
-        .unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(DIR, dir.path());
+    let output = with(&mut command).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(42), "{}: {text}", kind.name);
+    assert_eq!(output.status.code(), Some(42), "{test}: {text}");
     eprint!("{text}");
     let left = crate::common::processes_with(dir.path().to_str().unwrap());
     assert_eq!(left, Vec::<String>::new());
