@@ -85,7 +85,7 @@ fn after_a_power_cut_everything_is_whole_or_absent() {
     let asked = std::env::var(CUTS).ok().map(|cuts| cuts.parse::<usize>().unwrap());
     let only = std::env::var("CREEL_TEST_POWER_FS").ok();
     for kind in &FILE_SYSTEMS {
-        let usual = if kind.name == "ext4" { 400 } else { 60 };
+        let usual = if kind.name == "ext4" { 300 } else { 40 };
         match &only {
             Some(only) if only != kind.name => {}
             _ => cut(kind, asked.unwrap_or(usual)),
