@@ -16,6 +16,7 @@ mod images;
 mod init_layer;
 mod isolation;
 mod joining;
+mod killed;
 mod lifecycle;
 mod limits;
 mod login;
