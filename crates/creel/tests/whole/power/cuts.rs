@@ -50,16 +50,18 @@ impl Random {
     }
 }
 
+/// A write: where to, and what.
+type Write = (u64, Vec<u8>);
+
 /// The writes between two flushes, block by block.
-fn blocks(writes: &[(u64, Vec<u8>)]) -> Vec<(u64, &[u8])> {
-    let pieces = |(at, data): &'_ (u64, Vec<u8>)| (*at, data.len());
+fn blocks(writes: &[Write]) -> Vec<(u64, &[u8])> {
     let mut all = Vec::new();
-    for (index, write) in writes.iter().enumerate() {
-        let (at, length) = pieces(write);
+    for write in writes {
+        let (at, length) = (write.0, write.1.len());
         let mut done = 0;
         while done < length {
             let end = length.min(done + BLOCK - (at as usize + done) % BLOCK);
-            all.push((at + done as u64, &writes[index].1[done..end]));
+            all.push((at + done as u64, &write.1[done..end]));
             done = end;
         }
     }
@@ -124,7 +126,7 @@ pub(crate) fn check_all(kind: &FileSystem, dir: &Path, mut work: Work, most: usi
     let events = std::mem::take(&mut played.events);
     let total = events.len();
     // a flush with nothing before it changes nothing
-    let mut epochs: Vec<(usize, Vec<(u64, Vec<u8>)>)> = Vec::new();
+    let mut epochs: Vec<(usize, Vec<Write>)> = Vec::new();
     let mut writes = Vec::new();
     for (at, event) in events.into_iter().enumerate() {
         match event {
