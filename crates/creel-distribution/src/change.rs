@@ -15,6 +15,9 @@ pub enum ChangeError {
     /// The instruction is not one that may be given.
     #[error("{0} is not a valid change command")]
     Unknown(String),
+    /// There is none.
+    #[error("--change: it holds no instruction")]
+    Empty,
     /// What follows the instruction is wrong.
     #[error("--change {instruction}: {reason}")]
     Arguments {
@@ -44,7 +47,11 @@ fn wrong<T>(instruction: &'static str, reason: impl Into<String>) -> Result<T> {
 pub fn apply(config: &mut ExecConfig, changes: &[String]) -> Result<()> {
     let mut cmd_set = false;
     for change in changes {
-        for line in logical_lines(change) {
+        let lines = logical_lines(change);
+        if lines.is_empty() {
+            return Err(ChangeError::Empty);
+        }
+        for line in lines {
             let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((&line, ""));
             apply_one(config, &name.to_ascii_uppercase(), rest.trim(), &mut cmd_set)?;
         }
@@ -115,6 +122,9 @@ fn apply_one(config: &mut ExecConfig, name: &str, rest: &str, cmd_set: &mut bool
                 None => arguments("VOLUME", rest, &env)?,
             };
             let volumes = config.volumes.get_or_insert_default();
+            if paths.is_empty() {
+                return wrong("VOLUME", "at least one argument is wanted");
+            }
             for path in paths {
                 if path.trim().is_empty() {
                     return wrong("VOLUME", "a volume's path is empty");
@@ -307,7 +317,10 @@ fn healthcheck(rest: &str) -> Result<Value> {
                 format!("`{value}` is not a value for --{name}, like 30s or, for retries, 3"),
             );
         };
-        check.insert(key.to_owned(), json!(number));
+        // nothing is said by a zero: the default is inherited
+        if number != 0 {
+            check.insert(key.to_owned(), json!(number));
+        }
         rest = flag[end..].trim_start();
     }
     let (kind, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));

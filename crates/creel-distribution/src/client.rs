@@ -130,6 +130,29 @@ impl Client {
         }))
     }
 
+    /// The client to do something with once more that one of [`Client::connect_as_before`] has failed with: the registry
+    /// may speak TLS by now, and is asked.
+    ///
+    /// # Errors
+    /// `error`, if that is no reason to believe so: it holds. It also does when the registry still speaks no TLS and has
+    /// said no by a status that does not pass.
+    pub(crate) async fn connect_after(
+        error: Error,
+        registry: &str,
+        repository: &str,
+        actions: &str,
+        options: &RegistryOptions,
+    ) -> Result<Self> {
+        let final_status = match &error {
+            Error::Status { status, .. } => !is_passing(*status),
+            Error::Network { .. } | Error::Protocol { .. } => false,
+            _ => return Err(error),
+        };
+        tracing::debug!(%error, "{registry} is asked for TLS again");
+        let client = Self::connect(registry, repository, actions, options).await?;
+        if final_status && client.base.scheme() == "http" { Err(error) } else { Ok(client) }
+    }
+
     /// A client for a mirror's copy of `repository`. Credentials are the registry's, not the mirror's; and as the
     /// registry can be asked too, a mirror gets few attempts.
     pub(crate) fn of_mirror(mirror: &Mirror, repository: &str, options: &RegistryOptions) -> Result<Self> {
@@ -138,13 +161,11 @@ impl Client {
         Ok(Self::over(transport, repository, "pull", None, retry))
     }
 
-    /// A client that asks for nothing but whether credentials are right, and for a token to keep.
-    pub(crate) async fn for_login(registry: &str, options: &RegistryOptions) -> Result<Self> {
-        let transport = Transport::to(registry, &options.config).await?;
-        let mut client = Self::over(transport, "", "", options.auth.clone(), options.retry.clone());
-        client.scopes.clear();
-        client.offline = true;
-        Ok(client)
+    /// The client as one that asks for nothing but whether credentials are right, and for a token to keep.
+    pub(crate) fn for_login(mut self) -> Self {
+        self.scopes.clear();
+        self.offline = true;
+        self
     }
 
     fn over(

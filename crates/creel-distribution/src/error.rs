@@ -156,6 +156,11 @@ pub enum Error {
         /// The system's words.
         reason: String,
     },
+    /// There is no room left on this machine (ENOSPC, EDQUOT).
+    #[error(
+        "{0}: no space left on the device; free some room there (for example with `creel image prune`) and try again"
+    )]
+    NoSpace(String),
     /// The transfer was abandoned because another part of it failed or the caller went away.
     #[error("{0} was given up because the rest of the transfer failed")]
     Abandoned(String),
@@ -169,7 +174,12 @@ impl Error {
 
     /// The error of an input or output operation on this machine.
     pub(crate) fn io(action: impl Into<String>, error: &std::io::Error) -> Self {
-        Error::Io { action: action.into(), reason: error.to_string() }
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Error::NoSpace(action.into())
+            }
+            _ => Error::Io { action: action.into(), reason: error.to_string() },
+        }
     }
 
     /// The error of an operation of the store.
@@ -205,6 +215,7 @@ impl Classify for Error {
             Error::Document { .. } | Error::Corrupt { .. } => ErrorKind::DataLoss,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Store { error, .. } => error.kind(),
+            Error::NoSpace(_) => ErrorKind::Unavailable,
             Error::Io { .. } | Error::Certificates { .. } | Error::Policy { .. } => ErrorKind::Internal,
         }
     }

@@ -15,7 +15,18 @@ use crate::error::{Error, Result};
 /// [`Error::Login`] if the registry does not accept them; [`Error::Network`] and others if it cannot be asked.
 pub async fn login(auth: &Auth, options: &RegistryOptions) -> Result<Option<String>> {
     let options = RegistryOptions { auth: Some(auth.clone()), ..options.clone() };
-    let client = Client::for_login(registry_of(&auth.server_address), &options).await?;
+    let registry = registry_of(&auth.server_address);
+    let Some(client) = Client::connect_as_before(registry, "", "", &options).await? else {
+        return login_over(Client::connect(registry, "", "", &options).await?).await;
+    };
+    match login_over(client).await {
+        Err(error) => login_over(Client::connect_after(error, registry, "", "", &options).await?).await,
+        done => done,
+    }
+}
+
+async fn login_over(client: Client) -> Result<Option<String>> {
+    let client = client.for_login();
     let url = client.base().clone();
     let action = format!("logging in to {}", url.host_str().unwrap_or_default());
     let call = Call::new(Method::GET, url.clone(), &action);

@@ -99,8 +99,10 @@ pub async fn pull(
     let (registry, repository) = (reference.registry(), reference.repository());
     if let Some(client) = Client::connect_as_before(registry, repository, "pull", &options.registry).await? {
         match pull_over(client, store, &reference, &what, options, progress, &mut told).await {
-            Err(error @ (Error::Network { .. } | Error::Protocol { .. } | Error::Status { .. })) => {
-                tracing::debug!(%error, "{registry} is asked for TLS again");
+            Err(error) => {
+                let client =
+                    Client::connect_after(error, registry, repository, "pull", &options.registry).await?;
+                return pull_over(client, store, &reference, &what, options, progress, &mut told).await;
             }
             done => return done,
         }

@@ -85,29 +85,24 @@ pub async fn push(
         .into_iter()
         .take(4)
         .collect();
-    let mut client =
-        Client::connect(reference.registry(), reference.repository(), "pull,push", &options.registry).await?;
-    for source in &sources {
-        client.also_pull(source);
-    }
-    let work = Arc::new(Pushing { store: store.clone(), client, sources, progress: progress.clone() });
-    let permits = Arc::new(Semaphore::new(options.uploads.max(1)));
-    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-    for (at, (diff_id, blob)) in unique(&image).into_iter().enumerate() {
-        if at >= options.uploads.max(1) {
-            progress.event(ProgressEvent::of(diff_id.short(), "Waiting"));
+    let (registry, repository) = (reference.registry(), reference.repository());
+    let content =
+        Content { image: &image, config: &parsed.config, manifest: &descriptor, bytes: &bytes, tag: &tag };
+    let over = |client| push_over(client, store, &content, sources.clone(), options, progress);
+    let before = Client::connect_as_before(registry, repository, "pull,push", &options.registry).await?;
+    match before {
+        None => {
+            over(Client::connect(registry, repository, "pull,push", &options.registry).await?).await?;
         }
-        let (work, permits) = (work.clone(), permits.clone());
-        tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            work.layer(&diff_id, &blob).await
-        });
+        Some(client) => {
+            if let Err(error) = over(client).await {
+                let client =
+                    Client::connect_after(error, registry, repository, "pull,push", &options.registry)
+                        .await?;
+                over(client).await?;
+            }
+        }
     }
-    while let Some(done) = tasks.join_next().await {
-        done.map_err(|error| Error::Io { action: "pushing a layer".to_owned(), reason: error.to_string() })??;
-    }
-    work.blob(&parsed.config, "the configuration", |_| ()).await?;
-    work.client.put_manifest(&tag, &descriptor.media_type, &bytes, &descriptor.digest).await?;
     let (store, named, id) = (store.clone(), reference.at_digest(descriptor.digest), image.id);
     blocking("noting the push", move || {
         store.tag(&named, &id).map_err(Error::store("noting the push")).map(drop)
@@ -120,6 +115,48 @@ pub async fn push(
         ..ProgressEvent::default()
     });
     Ok(pushed)
+}
+
+/// What is pushed, and to which tag.
+struct Content<'a> {
+    image: &'a ImageRecord,
+    config: &'a Descriptor,
+    manifest: &'a Descriptor,
+    bytes: &'a [u8],
+    tag: &'a str,
+}
+
+/// Pushes to one place: layers side by side, then the configuration, then the manifest.
+async fn push_over(
+    mut client: Client,
+    store: &Arc<Store>,
+    content: &Content<'_>,
+    sources: Vec<String>,
+    options: &PushOptions,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    for source in &sources {
+        client.also_pull(source);
+    }
+    let work = Arc::new(Pushing { store: store.clone(), client, sources, progress: progress.clone() });
+    let permits = Arc::new(Semaphore::new(options.uploads.max(1)));
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    for (at, (diff_id, blob)) in unique(content.image).into_iter().enumerate() {
+        if at >= options.uploads.max(1) {
+            progress.event(ProgressEvent::of(diff_id.short(), "Waiting"));
+        }
+        let (work, permits) = (work.clone(), permits.clone());
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            work.layer(&diff_id, &blob).await
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.map_err(|error| Error::Io { action: "pushing a layer".to_owned(), reason: error.to_string() })??;
+    }
+    work.blob(content.config, "the configuration", |_| ()).await?;
+    let Content { manifest, bytes, tag, .. } = *content;
+    work.client.put_manifest(tag, &manifest.media_type, bytes, &manifest.digest).await.map(drop)
 }
 
 /// The image's archives, each once, with the diffIDs that name them in messages.

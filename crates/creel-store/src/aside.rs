@@ -10,7 +10,7 @@ use crate::paths::Paths;
 use crate::usage::Use;
 use crate::view::Content;
 
-/// Moves the file or directory of `content` into the quarantine and says where it lies now; `None` if there is none.
+/// Moves the file or directory of `content` into the quarantine, durably, and says where it lies now; `None` if there is none.
 /// Whoever calls this deletes its row.
 pub(crate) fn put(paths: &Paths, content: &Content) -> Result<Option<PathBuf>> {
     let (kind, from) = match content {
@@ -23,7 +23,12 @@ pub(crate) fn put(paths: &Paths, content: &Content) -> Result<Option<PathBuf>> {
         let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%6f");
         let to = paths.quarantine().join(format!("{stamp}-{kind}-{hex}"));
         match rustix::fs::renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(Some(to)),
+            // The row goes next. It must not be gone from the disk before the name is there.
+            Ok(()) => {
+                files::sync_dir(&paths.quarantine())?;
+                from.parent().map_or(Ok(()), files::sync_dir)?;
+                return Ok(Some(to));
+            }
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(rustix::io::Errno::EXIST) => {}
             Err(why) => return Err(Error::io("move into the quarantine", &from, why)),

@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::files;
 use crate::paths::Paths;
 use crate::recover;
 use crate::schema::MIGRATIONS;
@@ -64,12 +65,18 @@ pub(crate) fn sql<T>(
 }
 
 pub(crate) fn error(path: &Path, what: &'static str, why: &rusqlite::Error) -> Error {
-    Error::Database { what, path: path.to_owned(), why: why.to_string(), no_space: is_no_space(why) }
+    Error::Database { what, path: path.to_owned(), why: why.to_string(), no_space: is_no_space(path, why) }
 }
 
-fn is_no_space(why: &rusqlite::Error) -> bool {
-    // 28 is ENOSPC: SQLite reports a log that cannot grow as an I/O error in some places
-    why.sqlite_error_code() == Some(ErrorCode::DiskFull)
+fn is_no_space(path: &Path, why: &rusqlite::Error) -> bool {
+    match why.sqlite_error() {
+        Some(error) if error.code == ErrorCode::DiskFull => true,
+        // It takes the end of a quota for a failure of the disk.
+        Some(error) if error.code == ErrorCode::SystemIoFailure => {
+            files::is_full(path.parent().unwrap_or(path))
+        }
+        _ => false,
+    }
 }
 
 /// Whether SQLite says that the file itself is damaged.
@@ -230,7 +237,9 @@ fn write_batch(
     batch: impl Iterator<Item = Job>,
     published: &RwLock<Arc<View>>,
 ) -> bool {
-    let failure = |why: &rusqlite::Error| CommitFailure { why: why.to_string(), no_space: is_no_space(why) };
+    let path = PathBuf::from(connection.path().unwrap_or_default());
+    let failure =
+        |why: &rusqlite::Error| CommitFailure { why: why.to_string(), no_space: is_no_space(&path, why) };
     let mut view = View::clone(&published.read().unwrap_or_else(PoisonError::into_inner));
     let mut answers = Vec::new();
     let mut outcome = connection.execute_batch("BEGIN IMMEDIATE").map_err(|why| failure(&why));

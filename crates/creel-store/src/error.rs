@@ -155,7 +155,7 @@ pub enum Error {
         why: String,
     },
     /// The database refused or failed.
-    #[error("cannot {what} in the database {}: {why}", path.display())]
+    #[error("cannot {what} in the database {}: {}", path.display(), reason(why, *no_space))]
     Database {
         /// What was tried, as a verb.
         what: &'static str,
@@ -179,6 +179,14 @@ pub enum Error {
     /// The writer thread is gone: the store is closing or has failed.
     #[error("the store is closed")]
     Closed,
+}
+
+fn reason(why: &str, no_space: bool) -> &str {
+    if no_space {
+        "no space left on the device; free some room there (for example with `creel image prune`) and try again"
+    } else {
+        why
+    }
 }
 
 fn list(digests: &[Digest]) -> String {

@@ -95,6 +95,14 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
+/// Whether a file in this directory cannot grow because the disk, or somebody's part of it, is full.
+pub(crate) fn is_full(directory: &Path) -> bool {
+    let path = directory.join(format!(".room-{}", std::process::id()));
+    let tried = std::fs::write(&path, [1; 64 << 10]);
+    let _ = std::fs::remove_file(&path);
+    tried.is_err_and(|why| matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|why| Error::io("sync", path, why))

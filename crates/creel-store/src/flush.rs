@@ -38,12 +38,20 @@ impl Drop for Ahead {
 impl Flusher {
     /// Has the file system of `path` written back for as long as the answer lives.
     pub(crate) fn ahead(&self, path: &Path) -> Ahead {
+        let path = path.to_owned();
+        self.ahead_by(move || {
+            if let Err(why) = Synced::open(&path).and_then(|synced| synced.sync()) {
+                tracing::debug!("{why}");
+            }
+        })
+    }
+
+    fn ahead_by(&self, sync: impl Fn() + Send + 'static) -> Ahead {
         let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.users += 1;
         if !state.running {
             let shared = self.0.clone();
-            let path = path.to_owned();
-            let started = Builder::new().name("layer-flush".to_owned()).spawn(move || run(&shared, &path));
+            let started = Builder::new().name("layer-flush".to_owned()).spawn(move || run(&shared, sync));
             // Without a thread all is left to the sync at the end.
             state.running = started.is_ok();
         }
@@ -52,7 +60,7 @@ impl Flusher {
     }
 }
 
-fn run((state, changed): &(Mutex<State>, Condvar), path: &Path) {
+fn run((state, changed): &(Mutex<State>, Condvar), sync: impl Fn()) {
     loop {
         let held = state.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = changed.wait_timeout_while(held, PAUSE, |state| state.users > 0);
@@ -62,8 +70,70 @@ fn run((state, changed): &(Mutex<State>, Condvar), path: &Path) {
             return;
         }
         drop(held);
-        if let Err(why) = Synced::open(path).and_then(|synced| synced.sync()) {
-            tracing::debug!("{why}");
+        sync();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    fn until(what: &str, check: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !check() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    #[test]
+    fn it_syncs_as_long_as_somebody_unpacks_and_one_thread_is_enough_for_all() {
+        let flusher = Flusher::default();
+        let running = || flusher.0.0.lock().unwrap().running;
+        let (syncs, at_once, most) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let ahead = || {
+            let (syncs, at_once, most) = (syncs.clone(), at_once.clone(), most.clone());
+            flusher.ahead_by(move || {
+                most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(20));
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                syncs.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        for round in 1..=2 {
+            let users = [ahead(), ahead(), ahead()];
+            let before = syncs.load(Ordering::SeqCst);
+            until("two syncs", || syncs.load(Ordering::SeqCst) >= before + 2);
+            let [first, second, last] = users;
+            drop((first, second));
+            let before = syncs.load(Ordering::SeqCst);
+            until("a sync for who is left", || syncs.load(Ordering::SeqCst) > before);
+            drop(last);
+            until("the end of the thread", || !running());
+            let after = syncs.load(Ordering::SeqCst);
+            std::thread::sleep(PAUSE * 2);
+            assert_eq!(syncs.load(Ordering::SeqCst), after, "round {round}: it goes on for nobody");
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn who_is_done_at_once_waits_for_nothing_and_syncs_nothing() {
+        let flusher = Flusher::default();
+        let syncs = Arc::new(AtomicUsize::new(0));
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let syncs = syncs.clone();
+            drop(flusher.ahead_by(move || {
+                syncs.fetch_add(1, Ordering::SeqCst);
+            }));
+        }
+        assert!(begun.elapsed() < PAUSE || syncs.load(Ordering::SeqCst) > 0);
+        until("the end of the thread", || !flusher.0.0.lock().unwrap().running);
+        assert!(syncs.load(Ordering::SeqCst) <= 1);
     }
 }

@@ -4,6 +4,7 @@
 //! <root>/
 //! ├── lock                       flock'ed by the one daemon; holds its pid
 //! ├── creel.db (-wal)            the rows (see `db`)
+//! ├── creel.db.damaged-<time>    what it was before it had to be rebuilt (see `rebuild`), for people
 //! ├── blobs/sha256/<hex>         content as it came over the wire, named by its digest
 //! ├── partial/<hex>              the beginning of a blob whose download was interrupted
 //! ├── layers/<hex>/fs            an unpacked layer (hex of its diffID, or of its chainID when composed)
@@ -46,6 +47,16 @@ impl Paths {
     /// The database file.
     pub fn db(&self) -> PathBuf {
         self.root.join("creel.db")
+    }
+
+    /// A database that is being built anew in place of a damaged one.
+    pub(crate) fn db_unfinished(&self) -> PathBuf {
+        self.root.join("creel.db.new")
+    }
+
+    /// The same when it is whole: from then on it is the database, wherever else one lies.
+    pub(crate) fn db_rebuilt(&self) -> PathBuf {
+        self.root.join("creel.db.rebuilt")
     }
 
     /// The directory of all blobs.

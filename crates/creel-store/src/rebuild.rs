@@ -1,9 +1,10 @@
-//! Rebuilding a damaged database: it is moved aside, every row that can still be read is carried over, and what
-//! lies whole on the disk is taken up again.
+//! Rebuilding a damaged database: every row that can still be read is carried over into a new one, what lies whole on
+//! the disk is taken up again, and the damaged one is moved aside.
 //!
 //! What cannot come back by this: tags, records and snapshots whose rows are unreadable. The directories of such
 //! containers are left in place for people, with a row in `quarantine`.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use creel_types::image::{ImageConfig, Manifest};
@@ -13,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, params, params_from_iter};
 
 use crate::db::{self, ConnectError, sql};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::files;
 use crate::images::{CONFIG_LIMIT, ImageRow, LayerRef};
 use crate::layers::{LayerId, LayerRecord};
@@ -22,46 +24,89 @@ use crate::schema::TABLES;
 use crate::store::OpenReport;
 use crate::view::View;
 
-/// Builds a new database out of the damaged one and the disk.
-pub(crate) fn rebuild(paths: &Paths, report: &mut OpenReport, damage: &str) -> Result<(Connection, View)> {
-    let aside = move_aside(paths)?;
+/// Puts a new database, built out of the damaged one and the disk, in its place; the damaged one is moved aside.
+///
+/// Until the new one is whole the damaged one stays where it is, so that a kill, a power cut or a full disk in the middle
+/// costs nothing: what no row names is swept, and a new database without its rows names nothing.
+pub(crate) fn rebuild(paths: &Paths, report: &mut OpenReport, damage: &str) -> Result<()> {
     tracing::error!(
-        "{} is damaged ({damage}); it was moved to {} and is being rebuilt from what can be read",
-        paths.db().display(),
-        aside.display()
+        "{} is damaged ({damage}); it is being rebuilt from what can be read",
+        paths.db().display()
     );
-    let connection = db::connect(&paths.db()).map_err(|why| match why {
-        ConnectError::Sqlite(why) => db::error(&paths.db(), "create", &why),
-        ConnectError::TooNew { found, known } => Error::TooNew { path: paths.db(), found, known },
+    remove(&paths.db_unfinished())?;
+    if let Err(why) = build(paths) {
+        let _ = remove(&paths.db_unfinished());
+        return Err(why);
+    }
+    failpoint("rebuild-before-rename");
+    rename(&paths.db_unfinished(), &paths.db_rebuilt())?;
+    files::sync_dir(paths.root())?;
+    failpoint("rebuild-renamed");
+    finish(paths, report)
+}
+
+/// Puts a database that was rebuilt in its place, if there is one: an earlier process may have been killed before that.
+pub(crate) fn finish(paths: &Paths, report: &mut OpenReport) -> Result<()> {
+    let Ok(meta) = std::fs::metadata(paths.db_rebuilt()) else { return Ok(()) };
+    // the same name whenever this is done again
+    let stamp = i128::from(meta.mtime()) * 1000 + i128::from(meta.mtime_nsec() / 1_000_000);
+    let aside = paths.root().join(format!("creel.db.damaged-{stamp}"));
+    for suffix in ["-wal", "-shm", "-journal", ""] {
+        match std::fs::rename(with(&paths.db(), suffix), with(&aside, suffix)) {
+            Ok(()) => {}
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
+            Err(why) => return Err(Error::io("move the damaged database", &paths.db(), why)),
+        }
+        failpoint("rebuild-moving-aside");
+    }
+    files::sync_dir(paths.root())?;
+    rename(&paths.db_rebuilt(), &paths.db())?;
+    files::sync_dir(paths.root())?;
+    tracing::warn!("{} was rebuilt; what it was lies in {}", paths.db().display(), aside.display());
+    report.rebuilt_from = Some(aside);
+    Ok(())
+}
+
+fn with(path: &Path, suffix: &str) -> PathBuf {
+    PathBuf::from(format!("{}{suffix}", path.display()))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    std::fs::rename(from, to).map_err(|why| Error::io("rename the rebuilt database to", to, why))
+}
+
+/// Deletes a database with all that SQLite keeps beside it.
+fn remove(path: &Path) -> Result<()> {
+    ["-wal", "-shm", "-journal", ""].iter().try_for_each(|suffix| files::remove_tree(&with(path, suffix)))
+}
+
+/// Builds the new database, whole and durable, under its temporary name.
+fn build(paths: &Paths) -> Result<()> {
+    let path = paths.db_unfinished();
+    let connection = db::connect(&path).map_err(|why| match why {
+        ConnectError::Sqlite(why) => db::error(&path, "create", &why),
+        ConnectError::TooNew { found, known } => Error::TooNew { path: path.clone(), found, known },
     })?;
     sql(&connection, "begin to rebuild", |c| c.execute_batch("BEGIN IMMEDIATE"))?;
-    let carried = carry_over(&aside, &connection);
-    tracing::warn!("{carried} rows were carried over from {}", aside.display());
+    let carried = carry_over(&paths.db(), &connection);
+    tracing::warn!("{carried} rows were carried over from {}", paths.db().display());
     adopt_blobs(paths, &connection)?;
     adopt_layers(paths, &connection)?;
     sql(&connection, "end rebuilding", |c| c.execute_batch("COMMIT"))?;
-    let view = recover::load(&connection, paths, report)?;
+    // What is bad in it is found again when it is opened in its place.
+    let view = recover::load(&connection, paths, &mut OpenReport::default())?;
     adopt_images(paths, &connection, &view)?;
     spare_containers(paths, &connection, &view)?;
-    let view = recover::load(&connection, paths, report)?;
-    report.rebuilt_from = Some(aside);
-    Ok((connection, view))
-}
-
-fn move_aside(paths: &Paths) -> Result<PathBuf> {
-    let from = paths.db();
-    let stamp = jiff::Timestamp::now().as_millisecond();
-    let to = paths.root().join(format!("creel.db.damaged-{stamp}"));
-    let with = |path: &Path, suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
-    for suffix in ["-wal", "-shm", ""] {
-        match std::fs::rename(with(&from, suffix), with(&to, suffix)) {
-            Ok(()) => {}
-            Err(why) if why.kind() == std::io::ErrorKind::NotFound => {}
-            Err(why) => return Err(Error::io("move the damaged database", &from, why)),
-        }
+    // everything into the one file: a log under the temporary name would be lost
+    let busy = sql(&connection, "copy the log into", |c| {
+        c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
+    })?;
+    drop(connection);
+    if busy != 0 {
+        return Err(Error::io("copy the log into", &path, rustix::io::Errno::BUSY));
     }
-    files::sync_dir(paths.root())?;
-    Ok(to)
+    let file = std::fs::File::open(&path).and_then(|file| file.sync_all());
+    file.map_err(|why| Error::io("sync", &path, why))
 }
 
 /// Copies every row that can be read, from both ends of each table; returns how many.

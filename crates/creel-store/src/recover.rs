@@ -19,21 +19,53 @@ use crate::store::OpenReport;
 use crate::view::{Content, View};
 use crate::{aside, files, gc, rebuild};
 
-/// Opens the database and reads all rows; a damaged one is moved aside and rebuilt.
+/// Opens the database and reads all rows; a damaged one is rebuilt and moved aside, and so is one that is missing where
+/// there is content: an empty one names nothing, and what is not named is swept.
 pub(crate) fn open(paths: &Paths, report: &mut OpenReport) -> Result<(Connection, View)> {
+    rebuild::finish(paths, report)?;
     let path = paths.db();
-    let damage = match db::connect(&path).and_then(|c| check(&c).map(|()| c).map_err(ConnectError::Sqlite)) {
-        Ok(connection) => match load(&connection, paths, report) {
-            Ok(view) => return Ok((connection, view)),
-            Err(Error::Database { why, .. }) if check(&connection).is_err() => why,
-            Err(why) => return Err(why),
-        },
-        Err(ConnectError::TooNew { found, known }) => return Err(Error::TooNew { path, found, known }),
-        Err(ConnectError::Sqlite(why)) if db::is_damaged(&why) => why.to_string(),
-        Err(ConnectError::Sqlite(why)) => return Err(db::error(&path, "open", &why)),
+    let empty = std::fs::metadata(&path).map_or(true, |meta| meta.len() == 0);
+    let damage = if empty && has_content(paths)? {
+        "it is missing".to_owned()
+    } else {
+        match attempt(paths, report)? {
+            Ok(opened) => return Ok(opened),
+            Err(damage) => damage,
+        }
     };
     report.quarantined.clear();
-    rebuild::rebuild(paths, report, &damage)
+    rebuild::rebuild(paths, report, &damage)?;
+    attempt(paths, report)?.map_err(|why| Error::Database { what: "rebuild", path, why, no_space: false })
+}
+
+/// Opens the database as it is; the inner error says how it is damaged.
+#[allow(clippy::type_complexity)]
+fn attempt(
+    paths: &Paths,
+    report: &mut OpenReport,
+) -> Result<std::result::Result<(Connection, View), String>> {
+    let path = paths.db();
+    match db::connect(&path).and_then(|c| check(&c).map(|()| c).map_err(ConnectError::Sqlite)) {
+        Ok(connection) => match load(&connection, paths, report) {
+            Ok(view) => Ok(Ok((connection, view))),
+            Err(Error::Database { why, .. }) if check(&connection).is_err() => Ok(Err(why)),
+            Err(why) => Err(why),
+        },
+        Err(ConnectError::TooNew { found, known }) => Err(Error::TooNew { path, found, known }),
+        Err(ConnectError::Sqlite(why)) if db::is_damaged(&why) => Ok(Err(why.to_string())),
+        Err(ConnectError::Sqlite(why)) => Err(db::error(&path, "open", &why)),
+    }
+}
+
+/// Whether anything lies here that rows would name.
+fn has_content(paths: &Paths) -> Result<bool> {
+    for directory in [paths.blobs(), paths.layers(), paths.containers()] {
+        let error = |why| Error::io("read the directory", &directory, why);
+        if std::fs::read_dir(&directory).map_err(error)?.next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// SQLite's own look at the structure of the file.

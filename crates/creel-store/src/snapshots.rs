@@ -126,12 +126,14 @@ pub(crate) fn make_directories(paths: &Paths, view: &View, snapshot: &Snapshot) 
     if upper.is_dir() {
         return Ok(());
     }
-    files::make_dir(&upper, 0o755)?;
+    // Under its name only when it is as it should be: what is there is not looked at again after a power cut.
+    let new = directory.join("new");
+    files::make_dir(&new, 0o755)?;
     let says = |layer: &&LayerId| view.layer(layer).is_some_and(|record| record.root_entry);
-    match snapshot.layers.iter().rev().find(says) {
-        Some(layer) => copy_owner_and_mode(&paths.layer_fs(layer), &upper),
-        None => Ok(()),
+    if let Some(layer) = snapshot.layers.iter().rev().find(says) {
+        copy_owner_and_mode(&paths.layer_fs(layer), &new)?;
     }
+    std::fs::rename(&new, &upper).map_err(|why| Error::io("rename a directory to", &upper, why))
 }
 
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {

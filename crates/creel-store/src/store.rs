@@ -71,6 +71,10 @@ impl Store {
         ] {
             files::make_dir(&directory, 0o710)?;
         }
+        // a file whose directory is not on the disk is not there either
+        for directory in [paths.root().join("blobs"), paths.root().to_owned()] {
+            files::sync_dir(&directory)?;
+        }
         let mut report = OpenReport::default();
         let db = Db::open(&paths, &mut report)?;
         for problem in &report.quarantined {

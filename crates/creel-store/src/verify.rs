@@ -223,10 +223,14 @@ impl Store {
         tell: &mut dyn FnMut(Checking) -> bool,
     ) -> Result<VerifyReport> {
         // No lease: a long look must not keep what others delete meanwhile.
-        let view = self.view();
-        let scope = Scope::of(&view, options.images.as_deref())?;
         let mut report = VerifyReport::default();
         let mut blobs = HashMap::new();
+        if options.quarantine {
+            let images = Scope::of(&self.view(), options.images.as_deref())?.images;
+            self.replace_missing(&images, options, &mut blobs, &mut report)?;
+        }
+        let view = self.view();
+        let scope = Scope::of(&view, options.images.as_deref())?;
         let (mut done, total) = (0, scope.blobs.iter().map(|(_, size)| size).sum());
         for (digest, size) in &scope.blobs {
             if !tell(Checking { content: Content::Blob(*digest), done, total }) {
@@ -259,6 +263,45 @@ impl Store {
             }
         }
         Ok(report)
+    }
+
+    /// Unpacks the layers that images lack and whose archives are whole: somebody has deleted their directories, or an
+    /// earlier look was killed after it had put them aside.
+    fn replace_missing(
+        self: &Arc<Self>,
+        images: &[Arc<ImageRecord>],
+        options: &VerifyOptions,
+        blobs: &mut HashMap<Digest, bool>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        // nothing that is unpacked here may be collected before all of its image is
+        let _lease = self.lease();
+        for image in images {
+            let mut below = Vec::new();
+            for layer in &image.layers {
+                let view = self.view();
+                let content = Content::Layer(layer.layer);
+                let archive = layer.blob.as_ref().map(|blob| blob.digest);
+                let kept = archive.and_then(|archive| Some((archive, view.blob_size(&archive)?)));
+                if let (None, Some((archive, size)), Some(_)) =
+                    (view.layer(&layer.layer), kept, view.image(&image.id))
+                    && self.verify_blob(&archive, size, options, blobs, report)?
+                {
+                    let own = ApplyOptions { limits: Some(Limits::NONE), ..Default::default() };
+                    let (images, containers) = users(&view, &content);
+                    let fate = match self.apply_blob(&archive, &layer.diff_id, &below, &own) {
+                        Ok(made) if made == layer.layer => Fate::Replaced(None),
+                        // its image is not made whole by it, and it is collected
+                        Ok(made) => Fate::Stuck(format!("its archive holds layer {made}")),
+                        Err(why) => Fate::Stuck(why.to_string()),
+                    };
+                    let what = vec!["it is missing".to_owned()];
+                    report.damaged.push(Damage { content, what, count: 1, images, containers, fate });
+                }
+                below.push(layer.layer);
+            }
+        }
+        Ok(())
     }
 
     /// Reads a blob, unless it was read already; tells whether it is whole.

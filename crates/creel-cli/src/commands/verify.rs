@@ -141,6 +141,7 @@ fn damage(out: &mut String, one: &DamagedContent) {
         format!("put aside as {}", one.path)
     };
     let _ = match one.fate.as_str() {
+        "replaced" if one.path.is_empty() => writeln!(out, "  unpacked anew from its archive"),
         "replaced" => writeln!(out, "  {moved}; unpacked anew from its archive"),
         "quarantined" => writeln!(out, "  {moved}"),
         "stuck" => writeln!(out, "  could not be put aside: {}", one.reason),

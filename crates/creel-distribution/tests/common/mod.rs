@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -322,6 +322,8 @@ pub struct Server {
     pub address: std::net::SocketAddr,
     log: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
+    /// How often it was asked for TLS, which it does not speak.
+    pub probes: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -332,16 +334,18 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let handler: Arc<Handler> = Arc::new(handler);
         let (seen, stopped) = (log.clone(), stop.clone());
+        let probes = Arc::new(AtomicUsize::new(0));
+        let probed = probes.clone();
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                let (handler, log) = (handler.clone(), seen.clone());
-                std::thread::spawn(move || serve(connection.unwrap(), &*handler, &log));
+                let (handler, log, probed) = (handler.clone(), seen.clone(), probed.clone());
+                std::thread::spawn(move || serve(connection.unwrap(), &*handler, &log, &probed));
             }
         });
-        Self { address, log, stop }
+        Self { address, log, stop, probes }
     }
 
     /// The repository `test/image` of this server.
@@ -366,8 +370,13 @@ impl Drop for Server {
     }
 }
 
-fn serve(connection: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>) {
+fn serve(connection: TcpStream, handler: &Handler, log: &Mutex<Vec<Seen>>, probes: &AtomicUsize) {
     let mut reader = BufReader::new(connection.try_clone().unwrap());
+    // a TLS record with a handshake in it
+    if reader.fill_buf().is_ok_and(|start| start.first() == Some(&0x16)) {
+        probes.fetch_add(1, Ordering::SeqCst);
+        return;
+    }
     let mut writer = connection;
     while let Some(mut seen) = read_request(&mut reader) {
         {

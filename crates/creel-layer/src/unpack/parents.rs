@@ -1,13 +1,14 @@
 //! The directory that an entry goes into: found, remembered, or made.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
-use super::apply::{Applier, Implied};
+use super::apply::{Applier, Implied, Layer};
 use super::attributes::{Attributes, Late};
 use super::lower::Found;
 use crate::error::{Error, Result, printable};
@@ -113,14 +114,7 @@ impl Applier {
     /// What the layers below have at a path, as far as this layer lets it be seen. Asking makes the layer depend on them.
     pub(super) fn lower(&mut self, path: &[u8]) -> rustix::io::Result<Found> {
         let Some(layer) = self.layer_mut() else { return Ok(Found::Nothing) };
-        let mut ancestor = path;
-        while let Some(slash) = ancestor.iter().rposition(|byte| *byte == b'/') {
-            ancestor = &ancestor[..slash];
-            if layer.opaque.contains_key(ancestor) {
-                return Ok(Found::Nothing);
-            }
-        }
-        if layer.opaque.contains_key(&[][..]) {
+        if layer.hider(split(path).0).is_some() {
             return Ok(Found::Nothing);
         }
         layer.composed = true;
@@ -182,12 +176,12 @@ impl Applier {
     /// taken from turned out to be hidden. `itself`: also `path`.
     pub(super) fn reset_implied(&mut self, path: &[u8], itself: bool, entry: &Entry) -> Result<()> {
         let Some(layer) = self.layer_mut() else { return Ok(()) };
-        let range = if path.is_empty() {
-            layer.implied.range(Vec::new()..)
-        } else {
-            layer.implied.range(below(path))
-        };
-        let mut known: Vec<(Vec<u8>, Implied)> = range.map(|(known, what)| (known.clone(), *what)).collect();
+        // Where everything below is hidden already nothing was taken from there since, and what was is anonymous: an
+        // archive may say the same ten thousand times of ten thousand directories.
+        if layer.hider(path).is_some() {
+            return Ok(());
+        }
+        let mut known = layer.implied_below(path);
         if let Some(what) = layer.implied.get(path).filter(|_| itself) {
             known.push((path.to_vec(), *what));
         }
@@ -210,6 +204,36 @@ impl Applier {
             }
         }
         Ok(())
+    }
+}
+
+impl Layer {
+    /// The directory, `path` or one above it, that hides all that the layers below have in it.
+    fn hider<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        let mut path = path;
+        while !path.is_empty() && !self.opaque.contains_key(path) {
+            path = split(path).0;
+        }
+        Some(path).filter(|path| self.opaque.contains_key(*path))
+    }
+
+    /// What was taken from the layers below, below `path`, and is not hidden there yet.
+    fn implied_below(&self, path: &[u8]) -> Vec<(Vec<u8>, Implied)> {
+        let (mut start, end) = match below(path) {
+            _ if path.is_empty() => (Bound::Included(Vec::new()), Bound::Unbounded),
+            Range { start, end } => (Bound::Included(start), Bound::Excluded(end)),
+        };
+        let mut found = Vec::new();
+        while let Some((known, what)) = self.implied.range((start, end.clone())).next() {
+            start = match self.hider(split(known).0) {
+                Some(hider) => Bound::Included(below(hider).end),
+                None => {
+                    found.push((known.clone(), *what));
+                    Bound::Excluded(known.clone())
+                }
+            };
+        }
+        found
     }
 }
 

@@ -120,6 +120,75 @@ fn a_damaged_database_is_moved_aside_and_rebuilt() {
 }
 
 #[test]
+fn a_missing_database_is_made_anew_from_what_lies_there() {
+    let dir = scratch();
+    let (one, two) = furnished(dir.path());
+    let db = dir.path().join("creel.db");
+    for how in ["gone", "empty"] {
+        for suffix in ["", "-wal"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", db.display()));
+        }
+        if how == "empty" {
+            std::fs::write(&db, b"").unwrap();
+        }
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.open_report().rebuilt_from.is_some(), "{how}");
+        assert!(store.image(&one.id).is_some() && store.image(&two.id).is_some(), "{how}");
+        assert_eq!(std::fs::read(store.container_dir(&container(1)).join("upper/mine")).unwrap(), b"work");
+    }
+}
+
+const OPEN: &str = "CREEL_STORE_OPEN";
+
+/// Opens a store and is killed meanwhile.
+#[test]
+fn opener() {
+    if let Some(root) = std::env::var_os(OPEN) {
+        Store::open(Path::new(&root)).unwrap();
+    }
+}
+
+#[test]
+fn a_rebuilding_that_is_killed_loses_nothing() {
+    let steps = [
+        "rebuild-before-rename",
+        "rebuild-renamed",
+        "rebuild-moving-aside:1",
+        "rebuild-moving-aside:2",
+        "rebuild-moving-aside:3",
+        "rebuild-moving-aside:4",
+    ];
+    for step in steps {
+        let dir = scratch();
+        let (one, two) = furnished(dir.path());
+        let db = dir.path().join("creel.db");
+        let mut content = std::fs::read(&db).unwrap();
+        content[..100].copy_from_slice(&noise(5, 100));
+        std::fs::write(&db, &content).unwrap();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tests::damage::opener"])
+            .env(OPEN, dir.path())
+            .env("CREEL_STORE_KILL_AT", step)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{step}");
+        let store = Store::open(dir.path()).unwrap();
+        for image in [&one, &two] {
+            let found = store.image(&image.id).unwrap_or_else(|| panic!("{step}: an image is gone"));
+            assert_eq!(found.layers, image.layers, "{step}");
+        }
+        let mine = store.container_dir(&container(1)).join("upper/mine");
+        assert_eq!(std::fs::read(mine).unwrap(), b"work", "{step}");
+        // what it was is kept as one piece
+        let aside = store.open_report().rebuilt_from.clone().unwrap();
+        assert_eq!(std::fs::read(aside).unwrap(), content, "{step}");
+        let left = names(dir.path());
+        assert!(!left.iter().any(|name| name == "creel.db.new" || name == "creel.db.rebuilt"), "{left:?}");
+    }
+}
+
+#[test]
 fn whatever_page_is_damaged_opening_succeeds_and_keeps_what_can_be_read() {
     let dir = scratch();
     let (one, _) = furnished(dir.path());

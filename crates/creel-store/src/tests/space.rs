@@ -109,3 +109,75 @@ fn a_full_disk_leaves_nothing_behind() {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&*dir.path().to_string_lossy()), "the mount has leaked");
 }
+
+const QUOTA: &str = "CREEL_STORE_QUOTA";
+
+fn tool(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// In a mount namespace of its own, on a btrfs subvolume that may only have so much.
+#[test]
+fn quota_child() {
+    let Some(dir) = std::env::var_os(QUOTA) else { return };
+    let dir = dir.to_str().unwrap();
+    let root = format!("{dir}/disk/volume");
+    tool(&format!(
+        "cd {dir} && truncate -s 200M image && mkfs.btrfs -q image && mkdir disk && mount -o loop image disk &&
+         btrfs quota enable disk && btrfs subvolume create disk/volume && btrfs qgroup limit 12M disk/volume"
+    ));
+    let store = Store::open(Path::new(&root)).unwrap();
+    let layer = |seed: u64, size: usize| tar(&[("file", &noise(seed, size))]);
+    let before = pull(&store, &[layer(1, 10_000)], &[reference("before")]).unwrap();
+    let large = noise(2, 20_000_000);
+    let error = store.put_blob(&large).unwrap_err();
+    assert!(error.is_no_space(), "{error}");
+    let plain = tar(&[("file", &large)]);
+    let archive = gzip(&plain);
+    let error = store.apply_layer(&archive[..], &sha256(&plain), &[], &ApplyOptions::default()).unwrap_err();
+    assert!(error.is_no_space(), "{error}");
+    assert_whole(&store);
+    // in the log of the database, where SQLite tells of a failed disk
+    let json = format!("\"{}\"", "x".repeat(100_000));
+    let mut written = 0;
+    let error = loop {
+        match store.put_record("volume", &written.to_string(), None, json.as_bytes()) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 1000);
+    };
+    assert!(error.is_no_space(), "{error}");
+    assert!(error.to_string().contains("free some room"), "{error}");
+    drop(store);
+    let store = Store::open(Path::new(&root)).unwrap();
+    assert_eq!(store.records("volume").len(), written);
+    tool(&format!("btrfs quota disable {dir}/disk"));
+    store.create_container(&container(1), &before, "container", None, b"{}").unwrap();
+    assert_whole(&store);
+    drop(store);
+    tool(&format!("umount {dir}/disk"));
+    std::process::exit(42);
+}
+
+#[test]
+fn the_end_of_a_quota_is_a_full_disk() {
+    if !is_root("to mount a file system with quotas") {
+        return;
+    }
+    if Command::new("btrfs").arg("--version").output().is_err() {
+        println!("skipped: there is no btrfs, whose quotas need nothing but it");
+        return;
+    }
+    let dir = scratch();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "tests::space::quota_child", "--nocapture"])
+        .env(QUOTA, dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(42), "{}", String::from_utf8_lossy(&output.stderr));
+}

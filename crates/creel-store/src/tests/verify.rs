@@ -99,6 +99,28 @@ fn a_damaged_file_is_named_and_its_layer_replaced_from_the_archive() {
 }
 
 #[test]
+fn a_missing_layer_is_unpacked_again_even_if_its_row_is_gone() {
+    let dir = scratch();
+    let (store, image) = furnished(dir.path());
+    for layer in &image.layers {
+        std::fs::remove_dir_all(store.paths().layer(&layer.layer)).unwrap();
+    }
+    drop(store);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.view().layers().count(), 0);
+    let report = store.verify(&VerifyOptions::default(), &mut |_| true).unwrap();
+    assert_eq!((report.incomplete.len(), report.damaged.len()), (1, 0), "{report:#?}");
+    let report = verify(&store);
+    let found: Vec<_> = report.damaged.iter().map(|damage| (damage.content, &damage.fate)).collect();
+    let wanted: Vec<_> =
+        image.layers.iter().map(|layer| (Content::Layer(layer.layer), &Fate::Replaced(None))).collect();
+    assert_eq!(found, wanted);
+    assert!(report.incomplete.is_empty() && report.unchecked.is_empty(), "{report:#?}");
+    assert!(verify(&store).is_whole());
+    assert_whole(&store);
+}
+
+#[test]
 fn a_damaged_archive_is_put_aside_and_fetched_again_by_the_next_pull() {
     let dir = scratch();
     let (store, image) = furnished(dir.path());

@@ -11,14 +11,17 @@ mod common;
 
 mod bad_input;
 mod files;
+mod full;
 mod images;
 mod init_layer;
 mod isolation;
 mod joining;
+mod killed;
 mod lifecycle;
 mod limits;
 mod login;
 mod parity;
+mod power;
 mod recovery;
 mod registry;
 mod resuming;

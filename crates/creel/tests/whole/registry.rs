@@ -41,6 +41,11 @@ impl Registry {
         });
         Self { child, storage }
     }
+
+    /// Its process, which holds the network namespace when the daemon is gone.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Registry {
