@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::blobs::BlobWriter;
 use crate::db::sql;
+use crate::driver::LayerForm;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Synced, Temp};
 use crate::hashing::Plain;
+use crate::paths::Paths;
 use crate::store::Store;
 use crate::view::View;
 
@@ -66,6 +68,19 @@ pub struct LayerRecord {
     pub bytes: u64,
     /// Entries of its tar.
     pub entries: u64,
+    /// In which form it is kept.
+    #[serde(default)]
+    pub form: LayerForm,
+    /// Bytes that it takes in this form, if they are others than its files' contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
+}
+
+impl LayerRecord {
+    /// Bytes that it takes on the disk.
+    pub fn stored(&self) -> u64 {
+        self.stored.unwrap_or(self.bytes)
+    }
 }
 
 /// The diffIDs that are being unpacked now, so that two pulls unpack a layer once.
@@ -127,6 +142,23 @@ pub(crate) fn finish(context: Context) -> Digest {
     Digest::from_sha256(bytes)
 }
 
+/// Whether what a record speaks of lies where it should; in words why not.
+pub(crate) fn is_there(paths: &Paths, record: &LayerRecord) -> std::result::Result<(), String> {
+    let path = paths.layer_as(&record.id, record.form);
+    let wanted = |path: &Path, directory: bool| match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() == directory && (directory || meta.is_file()) => Ok(()),
+        Ok(_) if directory => Err(format!("{} is not a directory", path.display())),
+        Ok(_) => Err(format!("{} is not a file", path.display())),
+        Err(why) => Err(format!("{}: {why}", path.display())),
+    };
+    match record.form {
+        LayerForm::Directory | LayerForm::Plain => wanted(&path, true),
+        LayerForm::Erofs => {
+            wanted(&path, false).and_then(|()| wanted(&creel_sys::erofs::archive_of(&path), false))
+        }
+    }
+}
+
 /// Finds a layer above this stack: composed for it, or self-contained.
 pub(crate) fn find(view: &View, diff_id: &Digest, parents: &[Digest]) -> Option<LayerId> {
     let mut stack = parents.to_vec();
@@ -163,9 +195,9 @@ impl Store {
         self.view().layer(id)
     }
 
-    /// The directory with a layer's files, in overlay's form; to be read only.
+    /// The directory with a layer's files, or the EROFS image that it is kept as; to be read only.
     pub fn layer_dir(&self, id: &LayerId) -> PathBuf {
-        self.paths.layer_fs(id)
+        self.paths.layer_lower(id, &self.view())
     }
 
     /// Unpacks a layer, in one pass over `archive` (compressed or not): hash and keep the archive if
@@ -300,13 +332,7 @@ impl Store {
         let _ahead = self.flusher.ahead(&self.paths.layers());
         let unpack = UnpackOptions {
             limits: options.limits.unwrap_or_else(|| self.limits()),
-            parents: parents
-                .iter()
-                .copied()
-                .flatten()
-                .rev()
-                .map(|parent| self.paths.layer_fs(parent))
-                .collect(),
+            parents: parents.iter().copied().flatten().rev().map(|parent| self.layer_dir(parent)).collect(),
             alone: parents.is_none(),
         };
         let done = std::thread::scope(|scope| {
@@ -338,6 +364,8 @@ impl Store {
             root_entry: unpacked.root_entry,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
+            form: if unpacked.plain_marks { LayerForm::Plain } else { LayerForm::Directory },
+            stored: None,
         }))
     }
 

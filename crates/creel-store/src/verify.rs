@@ -20,11 +20,12 @@ use creel_types::{ContainerId, Digest};
 
 use crate::aside;
 use crate::db::{self, sql};
+use crate::driver::LayerForm;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Synced};
 use crate::images::ImageRecord;
-use crate::layers::{ApplyOptions, LayerId, LayerRecord};
+use crate::layers::{self, ApplyOptions, LayerId, LayerRecord};
 use crate::store::Store;
 use crate::view::{Content, View};
 
@@ -202,6 +203,14 @@ fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// How to call what is missing of a layer.
+fn missing(record: &LayerRecord) -> String {
+    match record.form {
+        LayerForm::Directory | LayerForm::Plain => "its directory is missing".to_owned(),
+        LayerForm::Erofs => "its image or its archive is missing".to_owned(),
+    }
+}
+
 /// What the look at one layer came to.
 enum Look {
     Whole,
@@ -334,8 +343,8 @@ impl Store {
                 Look::Unchecked(format!("layer {id}: a layer below it is damaged"))
             }
             Some(archive) => self.look_at_layer(&record, &archive, below, report)?,
-            None if !self.paths.layer_fs(id).is_dir() => {
-                let what = vec!["its directory is missing".to_owned()];
+            None if layers::is_there(&self.paths, &record).is_err() => {
+                let what = vec![missing(&record)];
                 Look::Damaged { what, count: 1, fresh: None }
             }
             None => Look::Unproven,
@@ -394,8 +403,8 @@ impl Store {
             Err(why) => return unchecked(why),
         };
         let (expected, found) = (fresh.path().join("fs"), self.paths.layer_fs(&id));
-        if !found.is_dir() {
-            let what = vec!["its directory is missing".to_owned()];
+        if layers::is_there(&self.paths, record).is_err() {
+            let what = vec![missing(record)];
             return Ok(Look::Damaged { what, count: 1, fresh: Some((fresh, synced, unpacked)) });
         }
         match creel_layer::differences(&expected, &found, record.root_entry, MOST) {
