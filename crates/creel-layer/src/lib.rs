@@ -12,6 +12,7 @@ mod clone;
 mod compare;
 mod compose;
 mod compress;
+pub mod erofs;
 mod error;
 mod extract;
 mod fs;

@@ -16,6 +16,7 @@ mod claims;
 mod commit;
 mod db;
 mod driver;
+mod erofs;
 mod error;
 mod files;
 mod flush;
