@@ -87,6 +87,10 @@ fn by_fsconfig(
     for (key, value) in OPTIONS {
         sys::fsconfig_set_string(&fs, key, value).map_err(said)?;
     }
+    if lower.iter().any(|layer| creel_sys::erofs::is_image(layer)) {
+        // As the runtime mounts it: all files on one device.
+        sys::fsconfig_set_string(&fs, "xino", "on").map_err(said)?;
+    }
     sys::fsconfig_create(&fs).map_err(said)?;
     sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(failed)
 }

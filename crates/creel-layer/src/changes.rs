@@ -217,7 +217,8 @@ fn differ_within(
     name: &[u8],
 ) -> rustix::io::Result<bool> {
     let attributes = |dir: &OwnedFd| -> rustix::io::Result<Xattrs> {
-        let mut xattrs = fs::xattrs(&fs::handle_path(fs::handle(dir, name)?))?;
+        let handle = fs::handle(dir, name)?;
+        let mut xattrs = fs::xattrs(&fs::handle_path(&handle))?;
         xattrs.retain(|(name, _)| !fs::is_overlay_xattr(name));
         Ok(xattrs)
     };

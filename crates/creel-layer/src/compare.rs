@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Error, Result, printable};
 use crate::fs::{self, Meta};
-use crate::name::join;
+use crate::name::{is_reserved, join};
 use crate::tar::Segment;
 
 /// How much of two files is read at a time, in bytes.
@@ -162,7 +162,8 @@ impl Comparing {
                 return differs("it is not linked to the files that it should be one with".to_owned());
             }
         }
-        if let Some(what) = attribute_difference(&want, &have, !want.is_whiteout()) {
+        let timed = !want.is_whiteout() && !is_reserved(name);
+        if let Some(what) = attribute_difference(&want, &have, timed) {
             return Ok(Outcome::Differs { what, directory });
         }
         let handles = (fs::handle(expected, name)?, fs::handle(found, name));

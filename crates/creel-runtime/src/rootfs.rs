@@ -121,6 +121,10 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Faul
     for (key, value) in OVERLAY_OPTIONS {
         sys::fsconfig_set_string(&fs, key, value).map_err(|e| said(e, &key))?;
     }
+    if lower.iter().any(|layer| creel_sys::erofs::is_image(layer)) {
+        // Several file systems: all files shall be on one device nevertheless (`overlayfs.rst`, "Inode properties").
+        sys::fsconfig_set_string(&fs, "xino", "on").map_err(|e| said(e, &"xino"))?;
+    }
     sys::fsconfig_create(&fs).map_err(|e| said(e, &upper.display()))?;
     Ok(sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }

@@ -9,6 +9,7 @@ use creel_layer::{Error, Limits, UnpackOptions, Unpacked};
 use creel_types::Digest;
 
 use crate::driver::LayerForm;
+use crate::failpoint;
 use crate::files;
 use crate::layers::{LayerId, LayerRecord, unpack_into};
 
@@ -96,6 +97,7 @@ fn uuid(diff_id: &Digest) -> [u8; 16] {
 pub(crate) fn write(indexed: Indexed, directory: &Path, diff_id: Digest) -> Result<LayerRecord, Error> {
     let (archive, path) = files_in(directory);
     let length = std::fs::metadata(&archive).map_err(failed("look at", &archive))?.len();
+    failpoint("erofs-before-image");
     let image = File::create(&path).map_err(failed("create", &path))?;
     let size = indexed.tree.write(image, uuid(&diff_id), length).map_err(failed("write", &path))?;
     Ok(LayerRecord {
