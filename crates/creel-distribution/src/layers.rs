@@ -412,10 +412,8 @@ impl Layer {
         let progress = self.work.progress.clone();
         let guard = self.guard();
         let blocking = tokio::task::spawn_blocking(move || {
-            let options = ApplyOptions {
-                media_type: Some(job.blob.media_type.clone()),
-                ..ApplyOptions::default()
-            };
+            let options =
+                ApplyOptions { media_type: Some(job.blob.media_type.clone()), ..ApplyOptions::default() };
             let mut meter = Meter::new(&*progress, &job.id(), "Extracting", Some(job.blob.size));
             let result = store.open_blob(&job.blob.digest).and_then(|file| {
                 let counted = Counted { inner: file, bytes: 0, tell: |bytes| meter.at(bytes) };

@@ -42,13 +42,12 @@ pub(crate) fn choose(paths: &Paths, wanted: Option<Driver>) -> Result<Driver> {
 fn attempt(paths: &Paths, driver: Driver) -> Result<()> {
     // In tmp/, which is emptied whenever the store is opened, should this process be killed now.
     let place = paths.tmp().join(format!("probe-{}", std::process::id()));
-    let done = create_dir_all(&place).map_err(|e| Error::io("making a directory", e)).and_then(|()| {
-        match driver {
+    let done =
+        create_dir_all(&place).map_err(|e| Error::io("making a directory", e)).and_then(|()| match driver {
             Driver::Overlay => overlay_works(&place, None),
             Driver::Erofs => image(&place).and_then(|layer| overlay_works(&place, Some(layer))),
             Driver::Copy => Ok(()),
-        }
-    });
+        });
     if let Err(e) = std::fs::remove_dir_all(&place) {
         tracing::warn!("removing {}: {e}", place.display());
     }
@@ -141,7 +140,9 @@ mod tests {
         }
         // An overlay is no place for another one's upper directory.
         let [lower, upper, work] = ["l", "u", "w"].map(|name| dir.path().join(name));
-        [&lower, &upper, &work].map(|dir| create_dir(dir).unwrap());
+        for dir in [&lower, &upper, &work] {
+            create_dir(dir).unwrap();
+        }
         let tree = overlay::writable(&[lower], &upper, &work).unwrap();
         let paths = Paths::new(Path::new(&format!("/proc/self/fd/{}", tree.as_raw_fd())));
         assert_eq!(choose(&paths, None).unwrap(), Driver::Copy);

@@ -210,12 +210,7 @@ impl Level {
 }
 
 /// Compares what two files that look the same hold: data, a link's target, all attributes.
-fn differ_within(
-    new_dir: &OwnedFd,
-    new: &Meta,
-    old_dir: &OwnedFd,
-    name: &[u8],
-) -> rustix::io::Result<bool> {
+fn differ_within(new_dir: &OwnedFd, new: &Meta, old_dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
     let attributes = |dir: &OwnedFd| -> rustix::io::Result<Xattrs> {
         let handle = fs::handle(dir, name)?;
         let mut xattrs = fs::xattrs(&fs::handle_path(&handle))?;

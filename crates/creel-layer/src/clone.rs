@@ -51,13 +51,7 @@ impl Cloner {
         Ok(copied)
     }
 
-    fn range(
-        &mut self,
-        from: impl AsFd,
-        to: &OwnedFd,
-        offset: u64,
-        length: u64,
-    ) -> rustix::io::Result<u64> {
+    fn range(&mut self, from: impl AsFd, to: &OwnedFd, offset: u64, length: u64) -> rustix::io::Result<u64> {
         let (mut at, end) = (offset, offset + length);
         while at < end && !self.no_range && length > BUFFER as u64 {
             let (mut read, mut written) = (at, at);

@@ -136,19 +136,12 @@ impl Composing {
         rustix::fs::linkat(&parent, base, to, name, AtFlags::empty())
     }
 
-    fn file(
-        &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        meta: &Meta,
-    ) -> Result<()> {
+    fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &[u8], path: &[u8], meta: &Meta) -> Result<()> {
         let failed = |error: Errno| Error::io("copy", printable(path), error);
         match meta.kind {
             FileType::RegularFile => {
-                let from = fs::open_file(from, name)
-                    .map_err(|error| Error::io("copy", printable(path), error))?;
+                let from =
+                    fs::open_file(from, name).map_err(|error| Error::io("copy", printable(path), error))?;
                 let wanted = Attributes::of_file(meta, &from).map_err(failed)?;
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -36,7 +36,9 @@ pub use error::{Error, Result};
 pub use extract::{ExtractOptions, Extracted, extract};
 pub use hashing::{HashingReader, HashingWriter};
 pub use init::make_init_layer;
-pub use pack::{EXPAND_HOLES_UP_TO, Naming, PackOptions, Packed, PathStat, pack_copy, pack_diff, pack_tree, stat};
+pub use pack::{
+    EXPAND_HOLES_UP_TO, Naming, PackOptions, Packed, PathStat, pack_copy, pack_diff, pack_tree, stat,
+};
 pub use unpack::{Limits, UnpackOptions, Unpacked, unpack, unpack_buffered};
 
 /// Opens the root of a layer as it is kept: a directory, or an EROFS image (`*.erofs`, see [`creel_sys::erofs`]), whose

@@ -76,8 +76,7 @@ fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> (std::os::fd::O
         sys::fsconfig_set_string(&fs, key, value).unwrap();
     }
     sys::fsconfig_create(&fs).unwrap();
-    let tree =
-        sys::fsmount(&fs, sys::FsMountFlags::FSMOUNT_CLOEXEC, sys::MountAttrFlags::empty()).unwrap();
+    let tree = sys::fsmount(&fs, sys::FsMountFlags::FSMOUNT_CLOEXEC, sys::MountAttrFlags::empty()).unwrap();
     let path = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
     (tree, path)
 }

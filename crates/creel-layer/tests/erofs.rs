@@ -122,7 +122,8 @@ fn an_image_shows_what_unpacking_makes() {
     tar = tar.kind("null", Kind::CharDevice(1, 3)).kind("disk", Kind::BlockDevice(4095, 1_048_575));
     tar = tar.kind("fifo", Kind::Fifo).dir("dev/").kind("dev/low", Kind::BlockDevice(0, 0));
     // whiteouts, before and after what they share a name with, and directories that hide
-    tar = tar.file(".wh.gone", "").file("special/.wh.gone", "").dir("opaque/").file("opaque/.wh..wh..opq", "");
+    tar =
+        tar.file(".wh.gone", "").file("special/.wh.gone", "").dir("opaque/").file("opaque/.wh..wh..opq", "");
     tar = tar.file("opaque/kept", "kept").file(".wh.again", "").dir("again/").file("again/new", "");
     tar = tar.dir("before/").file(".wh.before", "").file(".wh.file", "").file("file", "here");
     tar = tar.file(".wh.fifo", "").file("file", "twice, the second longer").add(special("again"), b"");
@@ -204,7 +205,20 @@ fn a_mount_leaves_nothing_and_goes_with_its_descriptor() {
 /// Entries as they come, mostly ones that fit together.
 fn entries() -> impl Strategy<Value = Vec<u8>> {
     let names = prop::sample::select(vec![
-        "a", "b", "a/b", "a/c", "b/c", "a/b/c", "a/b/d", ".wh.a", "a/.wh.b", "b/.wh..wh..opq", "c", "./", "-", "a/-",
+        "a",
+        "b",
+        "a/b",
+        "a/c",
+        "b/c",
+        "a/b/c",
+        "a/b/d",
+        ".wh.a",
+        "a/.wh.b",
+        "b/.wh..wh..opq",
+        "c",
+        "./",
+        "-",
+        "a/-",
     ]);
     let kinds = prop_oneof![
         4 => Just(Kind::Directory),

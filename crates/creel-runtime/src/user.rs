@@ -53,8 +53,8 @@ pub fn resolve_user(rootfs: &Rootfs, user: &str) -> Result<ResolvedUser, Error> 
             let mut layers = Vec::new();
             for path in [upper].into_iter().chain(lower) {
                 if creel_sys::erofs::is_image(path) {
-                    let tree = creel_sys::erofs::mount(path)
-                        .map_err(|e| Fault::from(e).context(path.display()))?;
+                    let tree =
+                        creel_sys::erofs::mount(path).map_err(|e| Fault::from(e).context(path.display()))?;
                     layers.push(tree);
                     continue;
                 }

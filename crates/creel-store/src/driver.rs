@@ -98,7 +98,9 @@ impl FromStr for Driver {
             "overlay" | "overlay2" => Ok(Driver::Overlay),
             "erofs" => Ok(Driver::Erofs),
             "copy" | "vfs" => Ok(Driver::Copy),
-            _ => Err(format!("`{text}` is no storage driver: there are overlay (or overlay2), erofs, and copy (or vfs)")),
+            _ => Err(format!(
+                "`{text}` is no storage driver: there are overlay (or overlay2), erofs, and copy (or vfs)"
+            )),
         }
     }
 }

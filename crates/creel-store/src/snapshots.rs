@@ -204,8 +204,7 @@ fn make_copy(paths: &Paths, view: &View, snapshot: &Snapshot, temp: &Path) -> Re
     std::fs::write(&made, b"").map_err(|why| Error::io("write", &made, why))?;
     failpoint("copy-before-sync");
     synced.sync()?;
-    std::fs::rename(temp, &place)
-        .map_err(|why| Error::io("rename a temporary directory to", &place, why))?;
+    std::fs::rename(temp, &place).map_err(|why| Error::io("rename a temporary directory to", &place, why))?;
     failpoint("copy-before-dir-sync");
     files::sync_dir(&paths.container(&snapshot.id))?;
     files::sync_dir(&paths.containers())
@@ -272,9 +271,8 @@ impl Store {
         let snapshot = Snapshot { form: self.form_over(&view, &snapshot.layers), ..snapshot };
         let root = snapshot.root(&self.paths, &view);
         let (temp, copy) = (self.temps.name("init"), self.temps.name("copy"));
-        let made = make_init(&self.paths, &view, &snapshot, || temp.path().to_owned()).and_then(|()| {
-            make_directories(&self.paths, &view, &snapshot, || copy.path().to_owned())
-        });
+        let made = make_init(&self.paths, &view, &snapshot, || temp.path().to_owned())
+            .and_then(|()| make_directories(&self.paths, &view, &snapshot, || copy.path().to_owned()));
         drop((temp, copy));
         let made = made.and_then(|()| {
             failpoint("snapshot-before-row");

@@ -217,7 +217,7 @@ enum Look {
     Whole,
     Unproven,
     Unchecked(String),
-    Damaged { what: Vec<String>, count: u64, fresh: Option<Fresh> },
+    Damaged { what: Vec<String>, count: u64, fresh: Option<Box<Fresh>> },
 }
 
 impl Store {
@@ -365,7 +365,7 @@ impl Store {
             Look::Damaged { what, count, fresh } => {
                 report.layers += 1;
                 let (images, containers) = users(&self.view(), &content);
-                let fate = self.put_aside(&content, seen, fresh, options)?;
+                let fate = self.put_aside(&content, seen, fresh.map(|fresh| *fresh), options)?;
                 let whole = matches!(fate, Fate::Replaced(_));
                 report.damaged.push(Damage { content, what, count, images, containers, fate });
                 return Ok(whole);
@@ -399,7 +399,7 @@ impl Store {
     ) -> Result<Look> {
         match (self.unpack_afresh(record, archive, below)?, own) {
             (Ok(fresh), Some(Look::Damaged { what, count, .. })) => {
-                Ok(Look::Damaged { what, count, fresh: Some(fresh) })
+                Ok(Look::Damaged { what, count, fresh: Some(Box::new(fresh)) })
             }
             (_, Some(own)) => Ok(own),
             (_, None) => Ok(Look::Unproven),
@@ -431,8 +431,7 @@ impl Store {
         let fresh = self.temp("verify")?;
         files::make_dir(fresh.path(), 0o710)?;
         let synced = Synced::open(fresh.path())?;
-        let own =
-            ApplyOptions { limits: Some(Limits::NONE), form: Some(record.form), ..Default::default() };
+        let own = ApplyOptions { limits: Some(Limits::NONE), form: Some(record.form), ..Default::default() };
         let parents = record.composed.then_some(below);
         match self.unpack(file, &fresh, &stack, parents, &own) {
             Ok(Some(unpacked)) => Ok(Ok((fresh, synced, unpacked))),
@@ -460,7 +459,7 @@ impl Store {
         let (expected, found) = (fresh.path().join("fs"), self.paths.layer_fs(&id));
         if layers::is_there(&self.paths, record).is_err() {
             let what = vec![missing(record)];
-            return Ok(Look::Damaged { what, count: 1, fresh: Some((fresh, synced, unpacked)) });
+            return Ok(Look::Damaged { what, count: 1, fresh: Some(Box::new((fresh, synced, unpacked))) });
         }
         match creel_layer::differences(&expected, &found, record.root_entry, MOST) {
             Ok(differences) if differences.count == 0 => {
@@ -471,7 +470,7 @@ impl Store {
             Ok(differences) => {
                 report.bytes += differences.bytes;
                 let (what, count) = (differences.first, differences.count);
-                Ok(Look::Damaged { what, count, fresh: Some((fresh, synced, unpacked)) })
+                Ok(Look::Damaged { what, count, fresh: Some(Box::new((fresh, synced, unpacked))) })
             }
             Err(why) => Ok(Look::Unchecked(format!("layer {id}: {why}"))),
         }

@@ -61,8 +61,7 @@ impl Manner {
     pub(crate) fn layer(lowers: Vec<OwnedFd>) -> Self {
         let (opaque, implied) = (BTreeMap::new(), BTreeMap::new());
         let lowers = Lowers::new(lowers);
-        let layer =
-            Layer { lowers, opaque, implied, composed: false, root_entry: false, plain_marks: false };
+        let layer = Layer { lowers, opaque, implied, composed: false, root_entry: false, plain_marks: false };
         Manner::Layer(Box::new(layer))
     }
 }

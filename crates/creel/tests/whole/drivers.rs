@@ -19,7 +19,7 @@ fn each(test: impl Fn(&str, Daemon)) {
             eprintln!("skipped: this kernel mounts no EROFS image in a file");
             continue;
         }
-        println!("with {driver}");
+        eprintln!("with {driver}");
         let Some(daemon) = Daemon::start_in(dir, &["--storage-driver", driver]) else { return };
         test(driver, daemon);
     }
@@ -28,7 +28,15 @@ fn each(test: impl Fn(&str, Daemon)) {
 /// Whether a daemon starts with the driver at all.
 fn erofs_works(dir: &Path) -> bool {
     let mut child = Command::new(crate::support::CREEL)
-        .args(["daemon", "-s", "erofs", "--root", path(&dir.join("try")), "--run-dir", path(&dir.join("try-run"))])
+        .args([
+            "daemon",
+            "-s",
+            "erofs",
+            "--root",
+            path(&dir.join("try")),
+            "--run-dir",
+            path(&dir.join("try-run")),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -103,7 +111,14 @@ for n in one two; do tar -C $n --xattrs --xattrs-include='*' --numeric-owner --f
     let mut diff_ids = Vec::new();
     for layer in ["one", "two"] {
         let plain = sum(&format!("{layer}.tar"));
-        assert!(Command::new("gzip").arg("-1n").arg(dir.path().join(format!("{layer}.tar"))).status().unwrap().success());
+        assert!(
+            Command::new("gzip")
+                .arg("-1n")
+                .arg(dir.path().join(format!("{layer}.tar")))
+                .status()
+                .unwrap()
+                .success()
+        );
         let file = format!("{layer}.tar.gz");
         let size = fs::metadata(dir.path().join(&file)).unwrap().len();
         let digest = sum(&file);
@@ -131,7 +146,8 @@ for n in one two; do tar -C $n --xattrs --xattrs-include='*' --numeric-owner --f
         "annotations": {"org.opencontainers.image.ref.name": "v1", "io.containerd.image.name": "docker.io/library/full:v1"}}]});
     fs::write(image.join("index.json"), index.to_string()).unwrap();
     let archive = dir.path().join("image.tar");
-    let packed = Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&archive).arg(".").status().unwrap();
+    let packed =
+        Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&archive).arg(".").status().unwrap();
     assert!(packed.success());
     daemon.ok(&["load", "-i", path(&archive)]);
 }
@@ -162,7 +178,15 @@ fn what_is_in_an_image_is_in_its_containers() {
         let into = daemon.dir.path().join("exported");
         fs::create_dir(&into).unwrap();
         let unpack = Command::new("tar")
-            .args(["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", path(&tar), "-C", path(&into)])
+            .args([
+                "--xattrs",
+                "--xattrs-include=*",
+                "--numeric-owner",
+                "-xpf",
+                path(&tar),
+                "-C",
+                path(&into),
+            ])
             .status();
         assert!(unpack.unwrap().success());
         let big = fs::metadata(into.join("data/big")).unwrap();
@@ -215,8 +239,20 @@ fn changes_are_told_committed_copied_and_kept() {
         };
         let told = diff(&daemon);
         for line in [
-            "A /etc/new", "C /etc/kept", "C /etc", "D /opaque/shown", "D /dir/sub", "D /data", "A /moved", "A /moved/c",
-            "D /becomes-dir/inside", "A /becomes-dir/again", "C /home", "A /link", "A /pipe", "A /sparse",
+            "A /etc/new",
+            "C /etc/kept",
+            "C /etc",
+            "D /opaque/shown",
+            "D /dir/sub",
+            "D /data",
+            "A /moved",
+            "A /moved/c",
+            "D /becomes-dir/inside",
+            "A /becomes-dir/again",
+            "C /home",
+            "A /link",
+            "A /pipe",
+            "A /sparse",
         ] {
             assert!(told.iter().any(|told| told == line), "{driver}: `{line}` is not in {told:?}");
         }
@@ -249,7 +285,10 @@ fn changes_are_told_committed_copied_and_kept() {
         assert!((10_300_000..12_000_000).contains(&size("{{.SizeRw}}")), "{driver}: {}", size("{{.SizeRw}}"));
         assert!(size("{{.SizeRootFs}}") > size("{{.SizeRw}}"));
         daemon.ok(&["start", "box"]);
-        assert_eq!(daemon.ok(&["exec", "box", "cat", "/tmp/running", "/tmp/stopped"]), "from the hostfrom the host");
+        assert_eq!(
+            daemon.ok(&["exec", "box", "cat", "/tmp/running", "/tmp/stopped"]),
+            "from the hostfrom the host"
+        );
         daemon.ok(&["kill", "box"]);
         // commit: a container of the new image shows the same, and nothing else
         daemon.ok(&["commit", "box", "changed:v1"]);
@@ -257,13 +296,20 @@ fn changes_are_told_committed_copied_and_kept() {
         let tree = |container: &str| {
             let tar = daemon.dir.path().join("tree.tar");
             daemon.ok(&["export", "-o", path(&tar), container]);
-            let list = Command::new("tar").args(["--numeric-owner", "--full-time", "-tvf", path(&tar)]).output();
+            let list =
+                Command::new("tar").args(["--numeric-owner", "--full-time", "-tvf", path(&tar)]).output();
             let mut lines: Vec<String> = stdout(&list.unwrap()).lines().map(str::to_owned).collect();
             // which of a file's names comes first is not theirs; a directory's own time is that of its last change
             lines.retain(|line| !line.starts_with('d'));
             // the engine's own: mounted over, or of another image's init layer
-            let engines =
-                ["etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv", "dev/console", "-> /proc/mounts"];
+            let engines = [
+                "etc/hosts",
+                "etc/hostname",
+                "etc/resolv.conf",
+                ".dockerenv",
+                "dev/console",
+                "-> /proc/mounts",
+            ];
             lines.retain(|line| !engines.iter().any(|end| line.ends_with(end)));
             lines.sort_unstable();
             lines
@@ -273,7 +319,14 @@ fn changes_are_told_committed_copied_and_kept() {
         assert_eq!(layers.matches("sha256").count(), 3);
         assert_eq!(daemon.ok(&["diff", "other"]), "");
         assert_eq!(
-            daemon.ok(&["run", "--rm", "changed:v1", "sh", "-c", "cat /etc/kept; stat -c %h /moved/a; ls /dir"]),
+            daemon.ok(&[
+                "run",
+                "--rm",
+                "changed:v1",
+                "sh",
+                "-c",
+                "cat /etc/kept; stat -c %h /moved/a; ls /dir"
+            ]),
             "lowermore\nmore\n3"
         );
         daemon.finish();
@@ -307,7 +360,8 @@ fn images_are_pulled_pushed_verified_and_gone_without_a_trace() {
             .unwrap();
         let df: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let script = "find \"$0\" -type f ! -name layer.json -printf '%i %s\\n' | sort -u | awk '{n += $2} END {print n + 0}'";
-        let found = Command::new("sh").args(["-c", script]).arg(daemon.root().join("layers")).output().unwrap();
+        let found =
+            Command::new("sh").args(["-c", script]).arg(daemon.root().join("layers")).output().unwrap();
         assert_eq!(df["LayersSize"].to_string(), stdout(&found).trim(), "{driver}");
         // verify: whole, then with one byte changed, then whole again
         let verify = || daemon.creel(&["image", "verify"]);
@@ -324,7 +378,11 @@ fn images_are_pulled_pushed_verified_and_gone_without_a_trace() {
         content[middle] ^= 1;
         fs::write(&victim, &content).unwrap();
         let said = verify();
-        assert!(!said.status.success() && stdout(&said).contains("is damaged"), "{driver}: {}", stdout(&said));
+        assert!(
+            !said.status.success() && stdout(&said).contains("is damaged"),
+            "{driver}: {}",
+            stdout(&said)
+        );
         assert!(verify().status.success(), "{driver}: it was replaced: {}", stdout(&verify()));
         if driver == "erofs" {
             let image = victim.replace("layer.tar", "layer.erofs");
@@ -341,7 +399,10 @@ fn images_are_pulled_pushed_verified_and_gone_without_a_trace() {
         // a user of the image's own passwd, in a root that is not mounted yet
         assert_eq!(daemon.ok(&["run", "--rm", "-u", "adam", &image, "id", "-u"]), "1000");
         assert!(daemon.fails(125, &["run", "--rm", "-u", "nobody", &image, "true"]).contains("nobody"));
-        assert_eq!(daemon.ok(&["run", "--rm", "--read-only", &image, "sh", "-c", "echo x >/x || echo no"]), "no");
+        assert_eq!(
+            daemon.ok(&["run", "--rm", "--read-only", &image, "sh", "-c", "echo x >/x || echo no"]),
+            "no"
+        );
         drop(registry);
         daemon.ok(&["rmi", &image]);
         daemon.ok(&["image", "prune", "-af"]);
@@ -360,7 +421,8 @@ fn what_one_driver_has_made_another_one_uses() {
             return daemon.finish();
         }
         full_image(&daemon);
-        let show = daemon.ok(&["run", "--name", "old", "full:v1", "sh", "-c", &format!("echo mine >/mine; {SHOW}")]);
+        let show =
+            daemon.ok(&["run", "--name", "old", "full:v1", "sh", "-c", &format!("echo mine >/mine; {SHOW}")]);
         let told = daemon.ok(&["diff", "old"]);
         for next in ["overlay", "copy", "erofs"] {
             daemon.terminate();
@@ -370,7 +432,11 @@ fn what_one_driver_has_made_another_one_uses() {
             assert_eq!(daemon.ok(&["diff", "old"]), told, "{driver}, then {next}");
             assert_eq!(daemon.ok(&["start", "-a", "old"]), show, "{driver}, then {next}");
             assert_eq!(daemon.inspect("old", "{{.GraphDriver.Name}}"), docker_name(driver));
-            assert_eq!(daemon.ok(&["run", "--rm", "full:v1", "sh", "-c", SHOW]), show, "{driver}, then {next}");
+            assert_eq!(
+                daemon.ok(&["run", "--rm", "full:v1", "sh", "-c", SHOW]),
+                show,
+                "{driver}, then {next}"
+            );
             daemon.ok(&["commit", "old", "again"]);
             assert_eq!(daemon.ok(&["run", "--rm", "again", "cat", "/mine", "/etc/kept"]), "mine\nlower");
             daemon.ok(&["rmi", "again"]);
@@ -392,7 +458,10 @@ fn where_overlay_does_not_work_images_are_copied_and_the_log_says_why() {
     let at = |name: &str| path(&outer.path().join(name)).to_owned();
     let mount = format!(
         "mount -t overlay overlay -o lowerdir={},upperdir={},workdir={} {}",
-        at("lower"), at("upper"), at("work"), at("merged")
+        at("lower"),
+        at("upper"),
+        at("work"),
+        at("merged")
     );
     let Some(daemon) = Daemon::start_after(&mount, &["--root", &at("merged")]) else { return };
     assert_eq!(daemon.ok(&["info", "--format", "{{.Driver}}"]), "vfs");

@@ -78,9 +78,7 @@ impl Daemon {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut daemon = Self { dir: scratch(), cgroup, child: None, flags };
         let first = format!("{command} && exec \"$0\" \"$@\"");
-        daemon.spawn_by(&[
-            "unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", &first,
-        ]);
+        daemon.spawn_by(&["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", &first]);
         Some(daemon)
     }
 
