@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::db::sql;
 use crate::driver::{LayerForm, RootForm};
 use crate::error::{Error, Result};
-use crate::files::Synced;
+use crate::files::{Synced, Temp};
 use crate::images::ImageRecord;
 use crate::layers::{LayerId, layer_error};
+use crate::lease::Lease;
 use crate::paths::Paths;
 use crate::records::{self, Record};
 use crate::store::Store;
@@ -192,6 +193,17 @@ fn make_copy(paths: &Paths, view: &View, snapshot: &Snapshot, temp: &Path) -> Re
     if place.is_dir() {
         return Ok(());
     }
+    if !temp.join("made").exists() {
+        fill_copy(paths, view, snapshot, temp)?;
+    }
+    std::fs::rename(temp, &place).map_err(|why| Error::io("rename a temporary directory to", &place, why))?;
+    failpoint("copy-before-dir-sync");
+    files::sync_dir(&paths.container(&snapshot.id))?;
+    files::sync_dir(&paths.containers())
+}
+
+/// Makes the copy under a temporary name, durably.
+fn fill_copy(paths: &Paths, view: &View, snapshot: &Snapshot, temp: &Path) -> Result<()> {
     files::make_dir(temp, 0o710)?;
     let synced = Synced::open(temp)?;
     let root = snapshot.root(paths, view);
@@ -199,15 +211,11 @@ fn make_copy(paths: &Paths, view: &View, snapshot: &Snapshot, temp: &Path) -> Re
     files::make_dir(&fs, 0o755)?;
     let like = like(paths, view, snapshot).unwrap_or_else(|| paths.init(&snapshot.layers));
     creel_layer::compose(&root.lower, &like, &fs)
-        .map_err(|why| layer_error(format_args!("of {}", place.display()), &fs, why))?;
+        .map_err(|why| layer_error(format_args!("of container {}", snapshot.id.short()), &fs, why))?;
     let made = temp.join("made");
     std::fs::write(&made, b"").map_err(|why| Error::io("write", &made, why))?;
     failpoint("copy-before-sync");
-    synced.sync()?;
-    std::fs::rename(temp, &place).map_err(|why| Error::io("rename a temporary directory to", &place, why))?;
-    failpoint("copy-before-dir-sync");
-    files::sync_dir(&paths.container(&snapshot.id))?;
-    files::sync_dir(&paths.containers())
+    synced.sync()
 }
 
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
@@ -231,14 +239,14 @@ fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
 impl Store {
     /// Makes the writable layer of a container over an image, durably. [`Store::create_container`] does it
     /// together with the container's record for half the cost.
-    pub fn prepare_snapshot(&self, id: &ContainerId, image: &ImageRecord) -> Result<Root> {
+    pub fn prepare_snapshot(self: &Arc<Self>, id: &ContainerId, image: &ImageRecord) -> Result<Root> {
         self.new_snapshot(id, image, None)
     }
 
     /// Makes the writable layer of a container and writes its record (kind `kind`, the id as text) with its
     /// unique name, in one transaction: both are there or neither.
     pub fn create_container(
-        &self,
+        self: &Arc<Self>,
         id: &ContainerId,
         image: &ImageRecord,
         kind: &str,
@@ -255,12 +263,24 @@ impl Store {
         self.new_snapshot(id, image, Some(record))
     }
 
-    fn new_snapshot(&self, id: &ContainerId, image: &ImageRecord, record: Option<Record>) -> Result<Root> {
+    fn new_snapshot(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        image: &ImageRecord,
+        record: Option<Record>,
+    ) -> Result<Root> {
         let snapshot = Snapshot {
             id: id.clone(),
             image: image.id,
             layers: image.layers.iter().map(|l| l.layer).collect(),
             form: RootForm::Overlay,
+        };
+        let (temp, copy) = (self.temps.name("init"), self.temps.name("copy"));
+        let snapshot = Snapshot { form: self.form_over(&self.view(), &snapshot.layers), ..snapshot };
+        // Copying takes long: a lease keeps the layers meanwhile, and the collector need not wait.
+        let _lease = match snapshot.form {
+            RootForm::Overlay => None,
+            RootForm::Copy => Some(self.copy_ahead(&snapshot, &temp, &copy)?),
         };
         let _content = self.content_in_use();
         if self.view().snapshot(id).is_some() {
@@ -268,9 +288,7 @@ impl Store {
         }
         let view = self.view();
         check_layers(&view, &snapshot)?;
-        let snapshot = Snapshot { form: self.form_over(&view, &snapshot.layers), ..snapshot };
         let root = snapshot.root(&self.paths, &view);
-        let (temp, copy) = (self.temps.name("init"), self.temps.name("copy"));
         let made = make_init(&self.paths, &view, &snapshot, || temp.path().to_owned())
             .and_then(|()| make_directories(&self.paths, &view, &snapshot, || copy.path().to_owned()));
         drop((temp, copy));
@@ -314,6 +332,19 @@ impl Store {
         make_init(&self.paths, &view, &snapshot, || temp.path().to_owned())?;
         make_directories(&self.paths, &view, &snapshot, || copy.path().to_owned())?;
         Ok(snapshot.root(&self.paths, &view))
+    }
+
+    /// Makes the copy for a new container; what it is made of is held by the lease.
+    fn copy_ahead(self: &Arc<Self>, snapshot: &Snapshot, init: &Temp, copy: &Temp) -> Result<Lease> {
+        let lease = self.lease();
+        for layer in &snapshot.layers {
+            self.has_layer(layer);
+        }
+        let view = self.view();
+        check_layers(&view, snapshot)?;
+        make_init(&self.paths, &view, snapshot, || init.path().to_owned())?;
+        fill_copy(&self.paths, &view, snapshot, copy.path())?;
+        Ok(lease)
     }
 
     /// How a new container's root is made: as the driver says, but overlay cannot read layers with plain whiteouts.
