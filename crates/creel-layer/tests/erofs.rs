@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use common::{Tar, root, scratch, special};
@@ -48,12 +49,15 @@ fn keep(dir: &Path, tar: &[u8]) -> Result<PathBuf, Unfit> {
 /// Unpacks and mounts, and compares.
 fn same(tar: &[u8]) {
     let scratch = scratch();
-    let fs = scratch.path().join("fs");
-    fs::create_dir(&fs).unwrap();
-    let unpacked = unpack(tar, &fs, &UnpackOptions { alone: true, ..Default::default() }).unwrap();
+    let dir = scratch.path().join("fs");
+    fs::create_dir(&dir).unwrap();
+    let unpacked = unpack(tar, &dir, &UnpackOptions { alone: true, ..Default::default() }).unwrap();
     let image = keep(scratch.path(), tar).unwrap();
-    let found = differences(&fs, &image, unpacked.root_entry, 10).unwrap();
+    let found = differences(&dir, &image, unpacked.root_entry, 10).unwrap();
     assert_eq!((found.count, found.first), (0, vec![]));
+    let meta = fs::metadata(&dir).unwrap();
+    let root = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+    assert_eq!(creel_layer::erofs::root_of(&image).unwrap(), root);
 }
 
 fn noise(length: usize, seed: u64) -> Vec<u8> {

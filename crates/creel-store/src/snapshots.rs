@@ -219,18 +219,20 @@ fn fill_copy(paths: &Paths, view: &View, snapshot: &Snapshot, temp: &Path) -> Re
 }
 
 fn copy_owner_and_mode(from: &Path, to: &Path) -> Result<()> {
-    let meta = creel_layer::open_layer(from)
-        .map_err(|why| layer_error(format_args!("in {}", from.display()), from, why))
-        .and_then(|dir| {
-            let dir = std::fs::File::from(dir);
-            dir.metadata().map_err(|why| Error::io("read the attributes of", from, why))
-        })?;
-    if (meta.uid(), meta.gid()) != (0, 0) {
-        std::os::unix::fs::lchown(to, Some(meta.uid()), Some(meta.gid()))
+    let failed = |why| Error::io("read the attributes of", from, why);
+    let (mode, uid, gid) = match creel_sys::erofs::is_image(from) {
+        true => creel_layer::erofs::root_of(from).map_err(failed)?,
+        false => {
+            let meta = std::fs::symlink_metadata(from).map_err(failed)?;
+            (meta.mode() & 0o7777, meta.uid(), meta.gid())
+        }
+    };
+    if (uid, gid) != (0, 0) {
+        std::os::unix::fs::lchown(to, Some(uid), Some(gid))
             .map_err(|why| Error::io("change the owner of", to, why))?;
     }
-    if meta.mode() & 0o7777 != 0o755 {
-        std::fs::set_permissions(to, std::fs::Permissions::from_mode(meta.mode() & 0o7777))
+    if mode != 0o755 {
+        std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode))
             .map_err(|why| Error::io("change the mode of", to, why))?;
     }
     Ok(())

@@ -14,3 +14,4 @@ mod write;
 
 pub use build::{Indexed, Tee, Unfit, index};
 pub use tree::Tree;
+pub use write::root_of;

@@ -12,7 +12,10 @@
 //! An inode's number is its place divided by 32. A directory is a sequence of blocks, each of which begins with 12 bytes
 //! for every name in it; all names of all its blocks are in the order of their bytes, `.` and `..` among them.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::build::BLOCK;
 use super::tree::{Id, Node, Tree, What};
@@ -32,6 +35,18 @@ const SLOT: u64 = 32;
 const INODE: u64 = 64;
 const CHUNK: u64 = 8;
 const DIRENT: usize = 12;
+
+/// Mode, owner and group of the root of an image that [`Tree::write`] has made, read without mounting it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn root_of(image: &Path) -> io::Result<(u32, u32, u32)> {
+    let mut raw = [0; INODE as usize];
+    // It is the first of all.
+    File::open(image)?.read_exact_at(&mut raw, INODES)?;
+    let number = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+    Ok((number(4) & 0o7777, number(24), number(28)))
+}
 
 /// How an inode says where its data is.
 #[derive(Clone, Copy, PartialEq, Eq)]
