@@ -301,7 +301,7 @@ impl Layer {
             let options = ApplyOptions {
                 media_type: Some(job.blob.media_type.clone()),
                 keep_blob: Some(job.blob.clone()),
-                limits: None,
+                ..ApplyOptions::default()
             };
             let told = Told { inner: &mut pieces, progress: &*progress, id: job.id(), bytes: job.blob.size };
             apply(&store, told, &job.diff_id, below.as_deref(), &diff_ids, &options)
@@ -413,7 +413,7 @@ impl Layer {
         let guard = self.guard();
         let blocking = tokio::task::spawn_blocking(move || {
             let options =
-                ApplyOptions { media_type: Some(job.blob.media_type.clone()), keep_blob: None, limits: None };
+                ApplyOptions { media_type: Some(job.blob.media_type.clone()), ..ApplyOptions::default() };
             let mut meter = Meter::new(&*progress, &job.id(), "Extracting", Some(job.blob.size));
             let result = store.open_blob(&job.blob.digest).and_then(|file| {
                 let counted = Counted { inner: file, bytes: 0, tell: |bytes| meter.at(bytes) };

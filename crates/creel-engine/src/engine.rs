@@ -32,7 +32,7 @@ use crate::options::{
     LogOptions, LogStream, PutOptions, RemoveOptions, Timings, WaitCondition,
 };
 use crate::program::Program;
-use crate::{containers::Registry, images, logs, reconcile, shim, system};
+use crate::{containers::Registry, driver, images, logs, reconcile, shim, system};
 
 /// The engine. Every `id` may be a full id, a name with or without a leading slash, or the beginning of an id; what
 /// is not found is [`creel_types::ErrorKind::NotFound`] with the text `No such container: …`. A change once begun runs
@@ -55,7 +55,13 @@ impl Engine {
             .create(&directory)
             .map_err(|e| Error::io(format_args!("making {}", directory.display()), e))?;
         let root = config.root.clone();
-        let store = blocking(move || Ok(Store::open(&root)?)).await?;
+        let wanted = config.driver;
+        let store = blocking(move || {
+            let store = Store::open(&root)?;
+            store.set_driver(driver::choose(store.paths(), wanted)?);
+            Ok(store)
+        })
+        .await?;
         if let Some(bytes) = config.max_layer_bytes {
             let limits = store.limits();
             store.set_limits(creel_store::Limits { bytes: (bytes > 0).then_some(bytes), ..limits });

@@ -1,7 +1,7 @@
 //! The helper process that reads and writes a container's files: `creel rootfs-helper REQUEST`.
 //!
 //! It works through one descriptor of the container's root, never through paths of the host. For a container that
-//! runs, the root is that of its mount namespace, fetched by a short visit; for one at rest, an overlay is mounted in a
+//! runs, the root is that of its mount namespace, fetched by a short visit; for one at rest, its root is mounted in a
 //! mount namespace of the helper's own, which ends with it. Data goes over stdin and stdout; a failure is one JSON line
 //! on stderr and exit code 1.
 
@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_layer::{ExtractOptions, Naming, PackOptions};
+use creel_store::Root;
 use creel_sys::mount as sys;
 use creel_types::ErrorKind;
 use creel_wire::container::PathStat;
@@ -18,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::overlay;
+use crate::trees;
 
 /// What the helper is to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,7 +34,7 @@ pub(crate) enum HelperRoot {
     /// It runs: the mount namespace of this process, which was started at this time (field 22 of its `stat`).
     Running { pid: i32, start_time: u64 },
     /// It is at rest.
-    Resting { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, mounts: Vec<RestingMount>, writable: bool },
+    Resting { root: Root, mounts: Vec<RestingMount>, writable: bool },
 }
 
 /// A bind that a container at rest would have.
@@ -199,15 +200,14 @@ fn running_root(pid: i32, started: u64) -> Result<OwnedFd> {
 }
 
 fn resting_root(root: &HelperRoot) -> Result<OwnedFd> {
-    let HelperRoot::Resting { lower, upper, work, mounts, writable } = root else {
+    let HelperRoot::Resting { root, mounts, writable } = root else {
         return Err(Error::internal("a container at rest is wanted"));
     };
     creel_sys::ns::unshare(creel_sys::clone::NEWNS).map_err(|e| Error::io("making a mount namespace", e))?;
     let private = sys::MountPropagationFlags::PRIVATE | sys::MountPropagationFlags::REC;
     sys::mount_change("/", private).map_err(|e| Error::io("making mounts private", e))?;
-    let tree =
-        if *writable { overlay::writable(lower, upper, work)? } else { overlay::read_only(lower, upper)? };
-    let place = open(upper)?;
+    let tree = trees::mounted(root, *writable)?;
+    let place = open(&root.upper)?;
     attach(&tree, place.as_fd()).map_err(|e| Error::io("mounting the container's root", e))?;
     for mount in mounts {
         let inside = mount.destination.strip_prefix("/").unwrap_or(&mount.destination);

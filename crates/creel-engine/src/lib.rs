@@ -7,6 +7,7 @@
 
 mod containers;
 mod core;
+mod driver;
 mod engine;
 mod error;
 mod events;
@@ -27,10 +28,12 @@ mod shim;
 mod spec;
 mod system;
 mod times;
+mod trees;
 
 pub use containers::attach::Attachment;
 pub use containers::wait::WaitHandle;
 pub use creel_distribution::{Auth, Mirror, MirrorError, PolicyFile, RegistryConfig};
+pub use creel_store::Driver;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use execs::ExecSession;

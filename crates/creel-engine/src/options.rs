@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use creel_distribution::RegistryConfig;
+use creel_store::Driver;
 use creel_types::{Platform, Reference};
 use creel_wire::container::Config;
 use jiff::Timestamp;
@@ -33,6 +34,8 @@ pub struct EngineConfig {
     pub executable: PathBuf,
     /// What the user set about registries: insecure ones, mirrors, certificates.
     pub registries: RegistryConfig,
+    /// The storage driver that is wanted; `None` for overlay where that works, and copies where not.
+    pub driver: Option<Driver>,
     /// The most bytes that an image's layer may have uncompressed; 0 for no limit, `None` for the default (256 GiB).
     pub max_layer_bytes: Option<u64>,
 }

@@ -62,7 +62,15 @@ fn by_fsconfig(
     };
     let mut held = Vec::new();
     let mut set = |key: &str, path: &Path| {
-        let name = if path.as_os_str().len() <= MAX_STRING {
+        let name = if creel_sys::erofs::is_image(path) {
+            let tree = creel_sys::erofs::mount(path).map_err(|e| {
+                let number = Errno::from_io_error(&e).unwrap_or(Errno::IO);
+                (number, Error::io(format_args!("mounting the layer {}", path.display()), e))
+            })?;
+            let name = format!("/proc/self/fd/{}", tree.as_raw_fd());
+            held.push(tree);
+            self::name(name).map_err(failed)?
+        } else if path.as_os_str().len() <= MAX_STRING {
             CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(Errno::INVAL))?
         } else {
             by_descriptor(path, &mut held).and_then(name).map_err(failed)?
@@ -78,6 +86,10 @@ fn by_fsconfig(
     }
     for (key, value) in OPTIONS {
         sys::fsconfig_set_string(&fs, key, value).map_err(said)?;
+    }
+    if lower.iter().any(|layer| creel_sys::erofs::is_image(layer)) {
+        // As the runtime mounts it: all files on one device.
+        sys::fsconfig_set_string(&fs, "xino", "on").map_err(said)?;
     }
     sys::fsconfig_create(&fs).map_err(said)?;
     sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(failed)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use creel_cgroup::Layout;
+use creel_store::Driver;
 use creel_wire::system::{Component, DiskUsage, Info, Version, VersionPlatform};
 use creel_wire::verify::{CreelUsage, Usage};
 use creel_wire::{API_VERSION, MIN_API_VERSION};
@@ -72,7 +73,7 @@ pub(crate) fn info(core: &Core) -> Info {
         containers_paused: paused,
         containers_stopped: stopped,
         images: i64::try_from(core.store.list_images().len()).unwrap_or(0),
-        driver: "overlay2".to_owned(),
+        driver: core.store.driver().docker_name().to_owned(),
         driver_status: driver_status(core),
         memory_limit: has("memory"),
         swap_limit: has("memory"),
@@ -115,7 +116,10 @@ pub(crate) fn info(core: &Core) -> Info {
 
 /// What is to be known of the store, as pairs.
 fn driver_status(core: &Core) -> Vec<[String; 2]> {
-    let mut pairs = vec![["Supports d_type".to_owned(), "true".to_owned()]];
+    let mut pairs = Vec::new();
+    if core.store.driver() != Driver::Copy {
+        pairs.push(["Supports d_type".to_owned(), "true".to_owned()]);
+    }
     let partials = core.store.partials();
     if partials.count > 0 {
         let text = format!("{} ({} bytes)", partials.count, partials.bytes);

@@ -60,6 +60,7 @@ async fn lab() -> Option<Lab> {
         cgroup_parent: cgroup.clone(),
         executable: binary().unwrap(),
         registries: creel_engine::RegistryConfig::default(),
+        driver: None,
         max_layer_bytes: None,
     })
     .await

@@ -1,19 +1,21 @@
 //! What a container has changed: `docker diff`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::compare;
 use crate::error::{Error, Result, printable};
-use crate::fs::{self, Meta};
+use crate::fs::{self, Meta, Xattrs};
 use crate::name::join;
 use crate::tar::Timestamp;
-use crate::unpack::{merge, merged_names};
+use crate::unpack::{lookup, merge, merged_names};
 
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 1000;
@@ -59,14 +61,53 @@ pub struct Change {
 /// # Errors
 /// A directory cannot be read.
 pub fn changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
+    find(upper, lowers, None).map(|found| found.0)
+}
+
+/// The same for a container whose root is a copy of the layers, made by [`compose()`](crate::compose()): `made` is a file
+/// that was made after it and before the container's first start.
+///
+/// What the copy and the layers show of a file may be the same although it was written (its time can be set back). So a
+/// file that has changed in any way since `made` (its change time, which nobody can set) is compared with its data and
+/// all its attributes.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn changes_of_copy(root: &Path, lowers: &[PathBuf], made: &Path) -> Result<Vec<Change>> {
+    find(root, lowers, Some(made_at(made)?)).map(|found| found.0)
+}
+
+/// When the copy was whole.
+pub(crate) fn made_at(made: &Path) -> Result<Timestamp> {
+    let failed = |error: Errno| Error::io("look at", made, error);
+    let file = rustix::fs::open(made, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    fs::stat(&file, b"").map(|meta| meta.ctime).map_err(failed)
+}
+
+/// What a copy's changes mean for hard links: names that are unchanged, and files that are not.
+#[derive(Default)]
+pub(crate) struct Links {
+    /// Unchanged names of files with several, that were looked at closely.
+    pub(crate) unchanged: Vec<((u32, u32, u64), Vec<u8>)>,
+    /// Files with several names of which one is changed or new.
+    pub(crate) changed: HashSet<(u32, u32, u64)>,
+}
+
+/// `made`: the upper directory is a whole copy that was made then.
+pub(crate) fn find(
+    upper: &Path,
+    lowers: &[PathBuf],
+    made: Option<Timestamp>,
+) -> Result<(Vec<Change>, Links)> {
     let root = fs::open_root(upper)?;
-    let lowers = lowers.iter().map(|path| fs::open_root(path)).collect::<Result<Vec<_>>>()?;
+    let lowers = lowers.iter().map(|path| fs::open_layer(path)).collect::<Result<Vec<_>>>()?;
     let mut found = Vec::new();
+    let mut copy = made.map(|made| Copy { made, links: Links::default() });
     // Not recursive: a container may nest directories deeper than a thread's stack.
-    let mut levels = vec![Level::read(root, lowers, Vec::new(), false, None)?];
+    let mut levels = vec![Level::read(root, lowers, Vec::new(), made.is_some(), None)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.names.next() {
-            if let Some(child) = level.compare(&name, &mut found)? {
+            if let Some(child) = level.compare(&name, &mut found, copy.as_mut())? {
                 if levels.len() == MAX_DEPTH {
                     return Err(Error::io("compare", printable(&child.path), Errno::NAMETOOLONG));
                 }
@@ -78,7 +119,13 @@ pub fn changes(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Change>> {
             found.insert(before, change(&path, ChangeKind::Modified));
         }
     }
-    Ok(found)
+    Ok((found, copy.map(|copy| copy.links).unwrap_or_default()))
+}
+
+/// That the upper directory is a whole copy.
+struct Copy {
+    made: Timestamp,
+    links: Links,
 }
 
 /// A directory that is being compared.
@@ -111,7 +158,12 @@ impl Level {
     }
 
     /// Lists one name, and returns the directory that it is, to be compared next.
-    fn compare(&self, name: &[u8], found: &mut Vec<Change>) -> Result<Option<Level>> {
+    fn compare(
+        &self,
+        name: &[u8],
+        found: &mut Vec<Change>,
+        copy: Option<&mut Copy>,
+    ) -> Result<Option<Level>> {
         let path = join(&self.path, name);
         let failed = |error: Errno| Error::io("compare", printable(&path), error);
         let new = fs::stat_if_any(&self.upper, name).map_err(failed)?.filter(|meta| !meta.is_whiteout());
@@ -121,10 +173,22 @@ impl Level {
             (None, Some(_)) => Some(ChangeKind::Deleted),
             (Some(_), None) => Some(ChangeKind::Added),
             (Some(new), Some((dir, old))) => {
-                let differ = differ(&self.upper, new, dir, old, name).map_err(failed)?;
-                differ.then_some(ChangeKind::Modified)
+                let differs = differ(&self.upper, new, dir, old, name).map_err(failed)?
+                    || copy.as_ref().is_some_and(|copy| new.ctime >= copy.made)
+                        && differ_within(&self.upper, new, dir, name).map_err(failed)?;
+                differs.then_some(ChangeKind::Modified)
             }
         };
+        if let (Some(copy), Some(new)) = (copy, &new)
+            && new.links > 1
+            && !new.is_dir()
+        {
+            if kind.is_some() {
+                copy.links.changed.insert(new.inode);
+            } else if new.ctime >= copy.made {
+                copy.links.unchanged.push((new.inode, path.clone()));
+            }
+        }
         let unlisted = kind.is_none().then_some(found.len());
         found.extend(kind.map(|kind| change(&path, kind)));
         if !new.is_some_and(|meta| meta.is_dir()) {
@@ -145,20 +209,26 @@ impl Level {
     }
 }
 
-fn change(path: &[u8], kind: ChangeKind) -> Change {
-    Change { path: PathBuf::from(OsString::from_vec([b"/", path].concat())), kind }
+/// Compares what two files that look the same hold: data, a link's target, all attributes.
+fn differ_within(new_dir: &OwnedFd, new: &Meta, old_dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
+    let attributes = |dir: &OwnedFd| -> rustix::io::Result<Xattrs> {
+        let handle = fs::handle(dir, name)?;
+        let mut xattrs = fs::xattrs(&fs::handle_path(&handle))?;
+        xattrs.retain(|(name, _)| !fs::is_overlay_xattr(name));
+        Ok(xattrs)
+    };
+    if attributes(new_dir)? != attributes(old_dir)? {
+        return Ok(true);
+    }
+    match new.kind {
+        FileType::RegularFile => compare::data_differs(new_dir, old_dir, name, new.size),
+        FileType::Symlink => Ok(fs::read_link(new_dir, name)? != fs::read_link(old_dir, name)?),
+        _ => Ok(false),
+    }
 }
 
-/// What the lower directories show under a name, and which of them has it.
-fn lookup<'a>(lowers: &'a [OwnedFd], name: &[u8]) -> rustix::io::Result<Option<(&'a OwnedFd, Meta)>> {
-    for dir in lowers {
-        match fs::stat_if_any(dir, name)? {
-            None => {}
-            Some(meta) if meta.is_whiteout() => break,
-            Some(meta) => return Ok(Some((dir, meta))),
-        }
-    }
-    Ok(None)
+pub(crate) fn change(path: &[u8], kind: ChangeKind) -> Change {
+    Change { path: PathBuf::from(OsString::from_vec([b"/", path].concat())), kind }
 }
 
 fn differ(

@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 
 use crate::error::{Error, Result, printable};
 use crate::fs::{self, Meta};
-use crate::name::join;
+use crate::name::{is_reserved, join};
 use crate::tar::Segment;
 
 /// How much of two files is read at a time, in bytes.
@@ -37,7 +37,7 @@ pub struct Differences {
 /// # Errors
 /// Something of `expected` cannot be read. What cannot be read of `found` is a difference.
 pub fn differences(expected: &Path, found: &Path, root_time: bool, most: usize) -> Result<Differences> {
-    let roots = (fs::open_root(expected)?, fs::open_root(found)?);
+    let roots = (fs::open_layer(expected)?, fs::open_layer(found)?);
     let mut comparing = Comparing {
         roots,
         most,
@@ -162,7 +162,8 @@ impl Comparing {
                 return differs("it is not linked to the files that it should be one with".to_owned());
             }
         }
-        if let Some(what) = attribute_difference(&want, &have, !want.is_whiteout()) {
+        let timed = !want.is_whiteout() && !is_reserved(name);
+        if let Some(what) = attribute_difference(&want, &have, timed) {
             return Ok(Outcome::Differs { what, directory });
         }
         let handles = (fs::handle(expected, name)?, fs::handle(found, name));
@@ -234,6 +235,40 @@ impl Comparing {
         }
         Ok(None)
     }
+}
+
+/// Whether the files of this name in two directories, both of `size` bytes, have different data.
+pub(crate) fn data_differs(
+    one: &OwnedFd,
+    other: &OwnedFd,
+    name: &[u8],
+    size: u64,
+) -> rustix::io::Result<bool> {
+    let open = |dir| {
+        fs::open_file(dir, name).map_err(|error| {
+            error.raw_os_error().map_or(rustix::io::Errno::IO, rustix::io::Errno::from_raw_os_error)
+        })
+    };
+    let (one, other) = (open(one)?, open(other)?);
+    let mut buffers = (vec![0; PIECE], vec![0; PIECE]);
+    let mut pieces = fs::data_segments(&one, size)?;
+    pieces.extend(fs::data_segments(&other, size)?);
+    for piece in joined(pieces) {
+        let (mut at, end) = (piece.offset, piece.offset + piece.length);
+        while at < end {
+            let length = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            read_at(&one, &mut buffers.0[..length], at)?;
+            match read_at(&other, &mut buffers.1[..length], at) {
+                Err(rustix::io::Errno::NODATA) => return Ok(true),
+                read => read?,
+            }
+            if buffers.0[..length] != buffers.1[..length] {
+                return Ok(true);
+            }
+            at += length as u64;
+        }
+    }
+    Ok(false)
 }
 
 enum Outcome {

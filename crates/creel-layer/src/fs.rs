@@ -33,6 +33,8 @@ pub(crate) struct Meta {
     pub(crate) links: u32,
     pub(crate) inode: (u32, u32, u64),
     pub(crate) mtime: Timestamp,
+    /// When anything of it changed last; nobody can set it.
+    pub(crate) ctime: Timestamp,
     pub(crate) mount: u64,
 }
 
@@ -68,6 +70,7 @@ pub(crate) fn stat(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Meta> {
         links: stat.stx_nlink,
         inode: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
         mtime: Timestamp { seconds: stat.stx_mtime.tv_sec, nanoseconds: stat.stx_mtime.tv_nsec },
+        ctime: Timestamp { seconds: stat.stx_ctime.tv_sec, nanoseconds: stat.stx_ctime.tv_nsec },
         mount: stat.stx_mnt_id,
     })
 }
@@ -95,11 +98,31 @@ pub(crate) fn open_plain(root: impl AsFd, path: &[u8]) -> rustix::io::Result<Own
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
+/// [`open_plain`] for paths of any length: part by part.
+pub(crate) fn descend(root: impl AsFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let mut dir = open_plain(root, b"")?;
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+        dir = open_dir(&dir, part)?;
+    }
+    Ok(dir)
+}
+
 /// Opens a directory of the host by its path: a layer's own, which the caller names.
 pub(crate) fn open_root(path: &std::path::Path) -> crate::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
         .map_err(|cause| crate::Error::io("open directory", path, cause))
+}
+
+/// Opens a layer's root: a directory, or an EROFS image (`*.erofs`), which is mounted nowhere but behind the descriptor.
+pub(crate) fn open_layer(path: &std::path::Path) -> crate::Result<OwnedFd> {
+    if !creel_sys::erofs::is_image(path) {
+        return open_root(path);
+    }
+    let failed = |cause: io::Error| crate::Error::io("mount the layer", path, cause);
+    let tree = creel_sys::erofs::mount(path).map_err(failed)?;
+    // The open directory keeps the mount when the descriptor of the mount itself is closed.
+    open_dir(&tree, b".").map_err(|error| failed(error.into()))
 }
 
 /// A handle on the file `name` in `dir` itself, even if it is a link or a device.

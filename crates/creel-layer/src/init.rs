@@ -49,7 +49,7 @@ const WANTED: [(&str, &[(&str, Wanted)]); 3] = [
 /// A lower directory cannot be read, or the system refuses to make something in `dest`.
 pub fn make_init_layer(dest: &Path, lowers: &[PathBuf]) -> Result<()> {
     let root = fs::open_root(dest)?;
-    let lowers = lowers.iter().map(|path| fs::open_root(path)).collect::<Result<Vec<_>>>()?;
+    let lowers = lowers.iter().map(|path| fs::open_layer(path)).collect::<Result<Vec<_>>>()?;
     for (parent, names) in WANTED {
         let failed = |error: Errno| Error::io("make the init layer's", printable(parent.as_bytes()), error);
         if parent.is_empty() {

@@ -119,6 +119,11 @@ pub(crate) fn whiteout(name: &[u8]) -> Vec<u8> {
     [WHITEOUT, name].concat()
 }
 
+/// What a whiteout of this name hides: nothing if it is none, and no name that there is for an opaque directory's marker.
+pub(crate) fn hidden_by(name: &[u8]) -> Option<&[u8]> {
+    name.strip_prefix(WHITEOUT)
+}
+
 /// The marker of an opaque directory.
 pub(crate) fn opaque_marker() -> &'static [u8] {
     OPAQUE_MARKER

@@ -5,6 +5,10 @@
 //! sparse file (format 1.0, which Go's and GNU's tar read), any other is written out with its zeros, because old
 //! readers take a sparse file for a strange one. Sockets are left out; tar cannot name them.
 
+mod copied;
+
+pub use copied::pack_copy;
+
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,24 +89,10 @@ pub struct PathStat {
 pub fn pack_diff<W: Write>(upper: &Path, lowers: &[PathBuf], out: W) -> Result<Packed> {
     let root = fs::open_root(upper)?;
     let mut packer = Packer::new(out, true, None);
-    let failed = |error: Errno| Error::io("read", upper, error);
-    let attributes = |dir: &OwnedFd| -> rustix::io::Result<_> {
-        let (meta, mut xattrs) = (fs::stat(dir, b"")?, fs::xattrs(&fs::handle_path(dir))?);
-        xattrs.retain(|(name, _)| !name.starts_with(b"trusted."));
-        Ok((meta.mode, meta.uid, meta.gid, xattrs))
-    };
-    let below = match lowers.first() {
-        Some(lower) => attributes(&fs::open_root(lower)?).map_err(|error| Error::io("read", lower, error))?,
-        None => (0o755, 0, 0, Vec::new()),
-    };
-    if attributes(&root).map_err(failed)? != below {
-        let meta = fs::stat(&root, b"").map_err(failed)?;
-        packer.directory(root.as_fd(), b"./", &meta)?;
-    }
+    packer.root_if_changed(&root, upper, lowers.first())?;
     packer.children(root, b"")?;
     packer.finish()
 }
-
 /// Writes the file or directory `path` of the tree whose root is `root`, with all that is below it. The path is
 /// resolved inside that root, by its letters first (`a/../b` is `b`) and then following links, as Docker does.
 ///
@@ -199,6 +189,8 @@ struct Packer<W: Write> {
     writer: Writer<BufWriter<W>>,
     /// Overlay's marks are read, and become whiteouts.
     layer: bool,
+    /// The tree is a copy of its layers: overlay's marks in it are the container's own, and mean nothing.
+    copy: bool,
     mount: Option<u64>,
     /// The first name of each file that has several.
     links: HashMap<(u32, u32, u64), Vec<u8>>,
@@ -212,11 +204,33 @@ impl<W: Write> Packer<W> {
         Self {
             writer,
             layer,
+            copy: false,
             mount,
             links: HashMap::new(),
             packed: Packed::default(),
             buffer: vec![0; BUFFER],
         }
+    }
+
+    /// An entry for the root, if its mode, owner or attributes differ from those of the layer below.
+    fn root_if_changed(&mut self, root: &OwnedFd, upper: &Path, lower: Option<&PathBuf>) -> Result<()> {
+        let failed = |error: Errno| Error::io("read", upper, error);
+        let attributes = |dir: &OwnedFd| -> rustix::io::Result<_> {
+            let (meta, mut xattrs) = (fs::stat(dir, b"")?, fs::xattrs(&fs::handle_path(dir))?);
+            xattrs.retain(|(name, _)| !name.starts_with(b"trusted."));
+            Ok((meta.mode, meta.uid, meta.gid, xattrs))
+        };
+        let below = match lower {
+            Some(lower) => {
+                attributes(&fs::open_layer(lower)?).map_err(|error| Error::io("read", lower, error))?
+            }
+            None => (0o755, 0, 0, Vec::new()),
+        };
+        if attributes(root).map_err(failed)? != below {
+            let meta = fs::stat(root, b"").map_err(failed)?;
+            self.directory(root.as_fd(), b"./", &meta)?;
+        }
+        Ok(())
     }
 
     fn finish(self) -> Result<Packed> {
@@ -281,7 +295,7 @@ impl<W: Write> Packer<W> {
                     Err(error) => return Err(failed(error)),
                 };
                 self.directory(child.as_fd(), &[path, b"/"].concat(), &meta)?;
-                if self.layer && fs::is_opaque(&child).map_err(failed)? {
+                if self.layer && !self.copy && fs::is_opaque(&child).map_err(failed)? {
                     let mark = Entry { mode: 0, ..Entry::new(join(path, opaque_marker()), Kind::File) };
                     self.entry(&mark)?;
                 }
@@ -378,7 +392,10 @@ impl<W: Write> Packer<W> {
         let xattrs = fs::xattrs(&fs::handle_path(handle))
             .map_err(|error| Error::io("read the attributes of", shown(&entry.name), error))?;
         for (key, value) in xattrs {
-            if self.layer && matches!(&key[..], b"trusted.overlay.redirect" | b"trusted.overlay.metacopy") {
+            if self.layer
+                && !self.copy
+                && matches!(&key[..], b"trusted.overlay.redirect" | b"trusted.overlay.metacopy")
+            {
                 let cause = std::io::Error::new(
                     std::io::ErrorKind::Unsupported,
                     "it was written by an overlay with redirect_dir or metacopy, which a layer cannot say",

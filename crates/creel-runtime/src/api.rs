@@ -18,7 +18,8 @@ pub enum Rootfs {
     Directory(PathBuf),
     /// An overlay, mounted inside the container's mount namespace.
     Overlay {
-        /// Read-only directories, topmost first.
+        /// Read-only layers, topmost first: directories, or EROFS images ([`creel_sys::erofs`], called `*.erofs`), which
+        /// are mounted where the overlay is.
         lower: Vec<PathBuf>,
         /// The writable directory.
         upper: PathBuf,

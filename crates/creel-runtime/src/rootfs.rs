@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use creel_sys::mount::{self as sys, FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+use creel_types::ErrorKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -72,12 +73,22 @@ pub(crate) fn place(path: &Path) -> Result<OwnedFd, Fault> {
         .map_err(|e| Fault::from(e).context(path.display()))
 }
 
-/// A directory by a name that is short whatever its path is; the descriptor keeps the name valid.
+/// A layer by a name that is short whatever its path is; the descriptor keeps the name valid.
 fn short(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf, Fault> {
+    if creel_sys::erofs::is_image(path) {
+        held.push(creel_sys::erofs::mount(path).map_err(|e| not_mounted(path, e))?);
+        let fd = held.last().map_or(-1, |fd| fd.as_raw_fd());
+        return Ok(PathBuf::from(format!("/proc/self/fd/{fd}")));
+    }
     if path.as_os_str().len() <= MAX_STRING {
         return Ok(path.to_path_buf());
     }
     by_descriptor(path, held)
+}
+
+/// Not with the kernel's number: that of an overlay would mean that it wants to be mounted in another way.
+fn not_mounted(image: &Path, error: std::io::Error) -> Fault {
+    Fault::new(ErrorKind::Unsupported, format!("cannot mount the layer {}: {error}", image.display()))
 }
 
 fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf, Fault> {
@@ -109,6 +120,10 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Faul
     }
     for (key, value) in OVERLAY_OPTIONS {
         sys::fsconfig_set_string(&fs, key, value).map_err(|e| said(e, &key))?;
+    }
+    if lower.iter().any(|layer| creel_sys::erofs::is_image(layer)) {
+        // Several file systems: all files shall be on one device nevertheless (`overlayfs.rst`, "Inode properties").
+        sys::fsconfig_set_string(&fs, "xino", "on").map_err(|e| said(e, &"xino"))?;
     }
     sys::fsconfig_create(&fs).map_err(|e| said(e, &upper.display()))?;
     Ok(sys::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)

@@ -43,25 +43,39 @@ pub struct ResolvedUser {
 /// [`Error::Invalid`] for a name that the files do not have or an id out of range, [`Error::Setup`] when the files
 /// cannot be read or are no regular files.
 pub fn resolve_user(rootfs: &Rootfs, user: &str) -> Result<ResolvedUser, Error> {
-    let read = |name: &str| match rootfs {
+    match rootfs {
         Rootfs::Directory(path) => {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = rustix::fs::open(path, flags, Mode::empty())?;
-            read_in_root(root.as_fd(), name)
+            let open = || rustix::fs::open(path, flags, Mode::empty());
+            resolve(|name| read_in_root(open()?.as_fd(), name), user)
         }
         Rootfs::Overlay { lower, upper, .. } => {
-            let mut layers = Vec::new();
-            for path in [upper].into_iter().chain(lower) {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                layers.push(
-                    rustix::fs::open(path, flags, Mode::empty())
-                        .map_err(|e| Fault::from(e).context(path.display()))?,
-                );
+            let layers = std::cell::OnceCell::new();
+            let read = |name: &str| {
+                if layers.get().is_none() {
+                    let paths = [upper].into_iter().chain(lower);
+                    let _ = layers.set(paths.map(|path| open_layer(path)).collect::<Result<Vec<_>, _>>()?);
+                }
+                let layers = layers.get().into_iter().flatten();
+                read_in_layers(layers.map(OwnedFd::try_clone).collect::<Result<_, _>>()?, name)
+            };
+            let found = resolve(read, user);
+            // The kernel takes milliseconds to unmount a file system, and nobody needs to wait for that.
+            if lower.iter().any(|path| creel_sys::erofs::is_image(path)) {
+                std::thread::spawn(move || drop(layers.into_inner()));
             }
-            read_in_layers(layers, name)
+            found
         }
-    };
-    resolve(read, user)
+    }
+}
+
+/// A layer's root: a directory, or an image, which is mounted for as long as the descriptor is there.
+fn open_layer(path: &std::path::Path) -> Result<OwnedFd, Fault> {
+    if creel_sys::erofs::is_image(path) {
+        return creel_sys::erofs::mount(path).map_err(|e| Fault::from(e).context(path.display()));
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Fault::from(e).context(path.display()))
 }
 
 /// Resolves a user in a root that is there: for an exec, `/proc/PID/root` of the container's process 1.

@@ -254,6 +254,23 @@ pub(crate) fn tree_size(path: &Path) -> Result<u64> {
     Ok(total)
 }
 
+/// The bytes of the regular files at these absolute paths of a tree, hard links counted once; what is gone has none.
+pub(crate) fn sizes_of<'a>(root: &Path, paths: impl Iterator<Item = &'a Path>) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = HashSet::new();
+    let mut total = 0;
+    for path in paths {
+        // by its letters: what leads here is no link, or the walk would not have found it
+        let Ok(meta) = std::fs::symlink_metadata(root.join(path.strip_prefix("/").unwrap_or(path))) else {
+            continue;
+        };
+        if meta.is_file() && (meta.nlink() < 2 || seen.insert((meta.dev(), meta.ino()))) {
+            total += meta.len();
+        }
+    }
+    total
+}
+
 fn size_at(
     dir: &OwnedFd,
     seen: &mut HashSet<(u64, u64)>,

@@ -146,7 +146,7 @@ impl Store {
                     .collect();
                 let layers: Vec<(LayerId, u64)> = view
                     .layers()
-                    .map(|layer| (layer.id, layer.bytes))
+                    .map(|layer| (layer.id, layer.stored()))
                     .filter(|(l, _)| !marked.layers.contains(l) && !kept.layers.contains(l))
                     .filter(|(l, _)| among.as_ref().is_none_or(|among| among.layers.contains(l)))
                     .collect();

@@ -6,7 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use creel_layer::{Limits, UnpackOptions};
+use creel_layer::{Limits, UnpackOptions, Unpacked};
 use creel_types::image::Descriptor;
 use creel_types::{Classify, Digest, ErrorKind};
 use ring::digest::{Context, SHA256};
@@ -14,10 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::blobs::BlobWriter;
 use crate::db::sql;
+use crate::driver::LayerForm;
+use crate::erofs::{self, Kept};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Synced, Temp};
 use crate::hashing::Plain;
+use crate::paths::Paths;
 use crate::store::Store;
 use crate::view::View;
 
@@ -66,6 +69,19 @@ pub struct LayerRecord {
     pub bytes: u64,
     /// Entries of its tar.
     pub entries: u64,
+    /// In which form it is kept.
+    #[serde(default)]
+    pub form: LayerForm,
+    /// Bytes that it takes in this form, if they are others than its files' contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
+}
+
+impl LayerRecord {
+    /// Bytes that it takes on the disk.
+    pub fn stored(&self) -> u64 {
+        self.stored.unwrap_or(self.bytes)
+    }
 }
 
 /// The diffIDs that are being unpacked now, so that two pulls unpack a layer once.
@@ -98,6 +114,8 @@ pub struct ApplyOptions {
     pub keep_blob: Option<Descriptor>,
     /// How large the layer may be; `None`: as [`Store::set_limits`] says.
     pub limits: Option<Limits>,
+    /// In which form it is to be kept, if that is possible; `None`: as the storage driver says.
+    pub form: Option<LayerForm>,
 }
 
 /// The chainIDs of a stack of diffIDs, the lowest first (image-spec `config.md`, "Layer ChainID").
@@ -125,6 +143,23 @@ pub(crate) fn finish(context: Context) -> Digest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(context.finish().as_ref());
     Digest::from_sha256(bytes)
+}
+
+/// Whether what a record speaks of lies where it should; in words why not.
+pub(crate) fn is_there(paths: &Paths, record: &LayerRecord) -> std::result::Result<(), String> {
+    let path = paths.layer_as(&record.id, record.form);
+    let wanted = |path: &Path, directory: bool| match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() == directory && (directory || meta.is_file()) => Ok(()),
+        Ok(_) if directory => Err(format!("{} is not a directory", path.display())),
+        Ok(_) => Err(format!("{} is not a file", path.display())),
+        Err(why) => Err(format!("{}: {why}", path.display())),
+    };
+    match record.form {
+        LayerForm::Directory | LayerForm::Plain => wanted(&path, true),
+        LayerForm::Erofs => {
+            wanted(&path, false).and_then(|()| wanted(&creel_sys::erofs::archive_of(&path), false))
+        }
+    }
 }
 
 /// Finds a layer above this stack: composed for it, or self-contained.
@@ -163,9 +198,9 @@ impl Store {
         self.view().layer(id)
     }
 
-    /// The directory with a layer's files, in overlay's form; to be read only.
+    /// The directory with a layer's files, or the EROFS image that it is kept as; to be read only.
     pub fn layer_dir(&self, id: &LayerId) -> PathBuf {
-        self.paths.layer_fs(id)
+        self.paths.layer_lower(id, &self.view())
     }
 
     /// Unpacks a layer, in one pass over `archive` (compressed or not): hash and keep the archive if
@@ -295,34 +330,35 @@ impl Store {
             return Err(Error::Closed);
         };
         let error = |why| layer_error(diff_id, directory.path(), why);
-        let fs = directory.path().join("fs");
-        files::make_dir(&fs, 0o755)?;
         let _ahead = self.flusher.ahead(&self.paths.layers());
         let unpack = UnpackOptions {
             limits: options.limits.unwrap_or_else(|| self.limits()),
-            parents: parents
-                .iter()
-                .copied()
-                .flatten()
-                .rev()
-                .map(|parent| self.paths.layer_fs(parent))
-                .collect(),
+            parents: parents.iter().copied().flatten().rev().map(|parent| self.layer_dir(parent)).collect(),
             alone: parents.is_none(),
         };
+        let as_image = options.form.unwrap_or_else(|| self.driver().layers()) == LayerForm::Erofs;
         let done = std::thread::scope(|scope| {
             // What the decompressor says travels through the stream, as itself.
             let open = || {
                 let compressed = BufReader::with_capacity(READ, source);
                 creel_layer::decompress(compressed).map_err(io::Error::other)
             };
-            let mut tar = Plain::new(open, scope).map_err(|why| Error::io("start a thread for", &fs, why))?;
-            let unpacked = match creel_layer::unpack_buffered(&mut tar, &fs, &unpack) {
-                Err(creel_layer::Error::NeedsBelow) => return Ok(None),
-                unpacked => unpacked.map_err(|why| error(undisguised(why)))?,
+            let mut tar = Plain::new(open, scope)
+                .map_err(|why| Error::io("start a thread for", directory.path(), why))?;
+            let made = if as_image {
+                Kept::with_archive(&mut tar, directory.path(), &unpack)
+            } else {
+                unpack_into(directory.path(), &unpack, |fs, unpack| {
+                    creel_layer::unpack_buffered(&mut tar, fs, unpack)
+                })
+                .map(|unpacked| unpacked.map(Kept::Unpacked))
             };
-            Ok(Some((unpacked, tar.finish().ok_or(Error::Closed)?)))
+            match made.map_err(|why| error(undisguised(why)))? {
+                Some(made) => Ok(Some((made, tar.finish().ok_or(Error::Closed)?))),
+                None => Ok(None),
+            }
         })?;
-        let Some((unpacked, actual)) = done else { return Ok(None) };
+        let Some((made, actual)) = done else { return Ok(None) };
         if actual != diff_id {
             return Err(Error::DigestMismatch {
                 what: "layer (uncompressed, its diffID)".to_owned(),
@@ -330,6 +366,20 @@ impl Store {
                 actual,
             });
         }
+        let unpacked = match made {
+            Kept::Unpacked(unpacked) => unpacked,
+            Kept::Indexed(indexed) => {
+                return erofs::write(*indexed, directory.path(), diff_id).map_err(error).map(Some);
+            }
+            // what its archive says is proven by now
+            Kept::Unfit(why) => {
+                tracing::info!(layer = %diff_id, "it is unpacked, not mounted as an image: {why}");
+                match erofs::unpack_kept(directory.path(), &unpack).map_err(error)? {
+                    Some(unpacked) => unpacked,
+                    None => return Ok(None),
+                }
+            }
+        };
         Ok(Some(LayerRecord {
             // at the bottom the two are one; then `composed` still keeps it from being used above others
             id: LayerId(if unpacked.composed { chain_id } else { diff_id }),
@@ -338,6 +388,8 @@ impl Store {
             root_entry: unpacked.root_entry,
             bytes: unpacked.bytes,
             entries: unpacked.entries,
+            form: if unpacked.plain_marks { LayerForm::Plain } else { LayerForm::Directory },
+            stored: None,
         }))
     }
 
@@ -393,6 +445,27 @@ impl Store {
                 Err(why)
             }
         }
+    }
+}
+
+/// Unpacks into `fs` in a layer's directory; `None`: the layers below are needed first.
+pub(crate) fn unpack_into(
+    directory: &Path,
+    options: &UnpackOptions,
+    unpack: impl FnOnce(&Path, &UnpackOptions) -> creel_layer::Result<Unpacked>,
+) -> creel_layer::Result<Option<Unpacked>> {
+    let fs = directory.join("fs");
+    // not `files::make_dir`: its failure is one of unpacking
+    let made = rustix::fs::mkdir(&fs, rustix::fs::Mode::from_raw_mode(0o755))
+        .and_then(|()| rustix::fs::chmod(&fs, rustix::fs::Mode::from_raw_mode(0o755)));
+    made.map_err(|cause| creel_layer::Error::Io {
+        step: "create the directory",
+        path: fs.clone(),
+        cause: cause.into(),
+    })?;
+    match unpack(&fs, options) {
+        Err(creel_layer::Error::NeedsBelow) => Ok(None),
+        unpacked => unpacked.map(Some),
     }
 }
 

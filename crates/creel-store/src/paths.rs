@@ -8,10 +8,12 @@
 //! ├── blobs/sha256/<hex>         content as it came over the wire, named by its digest
 //! ├── partial/<hex>              the beginning of a blob whose download was interrupted
 //! ├── layers/<hex>/fs            an unpacked layer (hex of its diffID, or of its chainID when composed)
+//! ├── layers/<hex>/layer.erofs   instead of `fs`: an image that points into `layer.tar`, the archive uncompressed
 //! ├── layers/<hex>/layer.json    what its row says, so that rows can be rebuilt
 //! ├── inits/<hex>                an init layer: mount points over one stack of layers (hex of the stack's digest)
 //! ├── containers/<id>/upper      a container's writable layer
 //! ├── containers/<id>/work       overlay's work directory
+//! ├── containers/<id>/copy       instead of the two: a copy of the layers, `fs`, and `made`, which says since when
 //! ├── quarantine/<time>-<what>   damaged content that was put aside, for people; never read, never deleted
 //! └── tmp/                       everything unfinished; emptied at open
 //! ```
@@ -20,7 +22,9 @@ use std::path::{Path, PathBuf};
 
 use creel_types::{ContainerId, Digest};
 
+use crate::driver::LayerForm;
 use crate::layers::{LayerId, sha256};
+use crate::view::View;
 
 /// The directories and files of one store.
 #[derive(Debug, Clone)]
@@ -89,9 +93,22 @@ impl Paths {
         self.layers().join(layer.hex())
     }
 
-    /// One layer's files: a lower directory for overlay.
+    /// One layer's files, if it is kept as a directory: a lower directory for overlay.
     pub fn layer_fs(&self, layer: &LayerId) -> PathBuf {
         self.layer(layer).join("fs")
+    }
+
+    /// What is to be mounted or opened of a layer that is kept in this form.
+    pub(crate) fn layer_as(&self, layer: &LayerId, form: LayerForm) -> PathBuf {
+        match form {
+            LayerForm::Directory | LayerForm::Plain => self.layer_fs(layer),
+            LayerForm::Erofs => self.layer(layer).join("layer.erofs"),
+        }
+    }
+
+    /// The same by the layer's record; of one that is missing the directory.
+    pub(crate) fn layer_lower(&self, layer: &LayerId, view: &View) -> PathBuf {
+        self.layer_as(layer, view.layer(layer).map(|record| record.form).unwrap_or_default())
     }
 
     /// The directory of all containers.
@@ -102,6 +119,11 @@ impl Paths {
     /// One container's directory.
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.containers().join(id.as_str())
+    }
+
+    /// Where a container's copy of the layers is, if its root is one.
+    pub(crate) fn copy(&self, id: &ContainerId) -> PathBuf {
+        self.container(id).join("copy")
     }
 
     /// The directory of all init layers.

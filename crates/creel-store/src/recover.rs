@@ -9,9 +9,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::db::{self, ConnectError, sql};
+use crate::driver::{LayerForm, RootForm};
 use crate::error::{Error, Result};
 use crate::images::{CONFIG_LIMIT, ImageRow};
-use crate::layers::{LayerId, LayerRecord};
+use crate::layers::{self, LayerId, LayerRecord};
 use crate::paths::Paths;
 use crate::records::{self, Record};
 use crate::snapshots::{self, Snapshot};
@@ -222,12 +223,8 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
         if record.id != id {
             return Err(format!("it says that it is {}", record.id));
         }
-        let path = paths.layer_fs(&id);
-        match std::fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => view.insert_layer(record),
-            Ok(_) => return Err(format!("{} is not a directory", path.display())),
-            Err(why) => return Err(format!("{}: {why}", path.display())),
-        }
+        layers::is_there(paths, &record)?;
+        view.insert_layer(record);
         Ok(())
     })?;
     table(c, report, "images", "id, json", &["id"], |row| {
@@ -255,17 +252,26 @@ fn load_tables(c: &Connection, paths: &Paths, report: &mut OpenReport, view: &mu
             .map(|layer| layer.parse().map(LayerId::new).map_err(|why| format!("{why}")))
             .collect::<Result<Vec<_>, Bad>>()?;
         let whole = layers.iter().all(|layer| view.layer(layer).is_some());
-        let snapshot = Snapshot { id, image, layers };
+        // a copy was whole before its row was written
+        let form = if paths.copy(&id).is_dir() { RootForm::Copy } else { RootForm::Overlay };
+        let snapshot = Snapshot { id, image, layers, form };
         if !whole {
             // it is made when the image has been pulled again, see `Store::whole_snapshot`
             view.insert_snapshot(snapshot);
             return Ok(());
         }
         // after a power cut the row can be younger than the directories
-        let temp = || paths.tmp().join(format!("init-{}", snapshot.id));
-        snapshots::make_init(paths, &snapshot, temp)
-            .and_then(|()| snapshots::make_directories(paths, view, &snapshot))
-            .map_err(|why| why.to_string())?;
+        let temp = |what: &str| paths.tmp().join(format!("{what}-{}", snapshot.id));
+        let made = snapshots::make_init(paths, view, &snapshot, || temp("init"))
+            .and_then(|()| snapshots::make_directories(paths, view, &snapshot, || temp("copy")));
+        let mounted = |layer: &LayerId| view.layer(layer).is_some_and(|l| l.form == LayerForm::Erofs);
+        match made {
+            // a kernel that mounts no such layer: the container cannot be started here, and is not lost
+            Err(why) if snapshot.layers.iter().any(mounted) => {
+                tracing::warn!(container = snapshot.id.short(), "it cannot be used: {why}");
+            }
+            made => made.map_err(|why| why.to_string())?,
+        }
         view.insert_snapshot(snapshot);
         Ok(())
     })?;

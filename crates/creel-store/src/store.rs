@@ -9,6 +9,7 @@ use creel_layer::Limits;
 
 use crate::claims::Claims;
 use crate::db::Db;
+use crate::driver::Driver;
 use crate::error::{Error, Result};
 use crate::files::{self, Temp, Temps};
 use crate::flush::Flusher;
@@ -41,6 +42,7 @@ pub struct Store {
     pub(crate) claims: Claims,
     pub(crate) temps: Arc<Temps>,
     limits: RwLock<Limits>,
+    driver: RwLock<Driver>,
     /// Shared while content moves to its place or is relied upon, alone while the collector sweeps. No function
     /// that holds it may call another that takes it.
     content: RwLock<()>,
@@ -90,6 +92,7 @@ impl Store {
             partials: Partials::default(),
             claims: Claims::default(),
             limits: RwLock::default(),
+            driver: RwLock::default(),
             content: RwLock::new(()),
             report,
             _lock: lock,
@@ -114,6 +117,16 @@ impl Store {
     /// Sets how large layers may be; before that it is [`Limits::default`].
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// The storage driver: how what is new is kept.
+    pub fn driver(&self) -> Driver {
+        *self.driver.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the storage driver; before that it is [`Driver::Overlay`]. That this machine can do it is the caller's care.
+    pub fn set_driver(&self, driver: Driver) {
+        *self.driver.write().unwrap_or_else(PoisonError::into_inner) = driver;
     }
 
     /// All rows as they are now. The value does not change any more; take a new one to see what came later.

@@ -38,7 +38,7 @@ impl Use {
 /// What [`Store::disk_use`] found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DiskUse {
-    /// Unpacked layers: the bytes of their files' contents.
+    /// Layers: the bytes of their files' contents; of one that is an EROFS image those of image and archive.
     pub layers: Use,
     /// Blobs: layers' archives, configurations, manifests and indexes.
     pub blobs: Use,
@@ -71,7 +71,7 @@ impl Store {
             ..DiskUse::default()
         };
         for layer in view.layers() {
-            found.layers.add(layer.bytes, kept.layers.contains(&layer.id));
+            found.layers.add(layer.stored(), kept.layers.contains(&layer.id));
         }
         for (digest, bytes) in view.blobs() {
             found.blobs.add(bytes, kept.blobs.contains(digest));

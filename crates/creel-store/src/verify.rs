@@ -20,11 +20,13 @@ use creel_types::{ContainerId, Digest};
 
 use crate::aside;
 use crate::db::{self, sql};
+use crate::driver::LayerForm;
+use crate::erofs;
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::files::{self, Synced};
 use crate::images::ImageRecord;
-use crate::layers::{ApplyOptions, LayerId, LayerRecord};
+use crate::layers::{self, ApplyOptions, LayerId, LayerRecord};
 use crate::store::Store;
 use crate::view::{Content, View};
 
@@ -202,12 +204,20 @@ fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
+/// How to call what is missing of a layer.
+fn missing(record: &LayerRecord) -> String {
+    match record.form {
+        LayerForm::Directory | LayerForm::Plain => "its directory is missing".to_owned(),
+        LayerForm::Erofs => "its image or its archive is missing".to_owned(),
+    }
+}
+
 /// What the look at one layer came to.
 enum Look {
     Whole,
     Unproven,
     Unchecked(String),
-    Damaged { what: Vec<String>, count: u64, fresh: Option<Fresh> },
+    Damaged { what: Vec<String>, count: u64, fresh: Option<Box<Fresh>> },
 }
 
 impl Store {
@@ -372,13 +382,20 @@ impl Store {
                 break;
             }
         }
+        let own = match record.form {
+            LayerForm::Erofs => Some(self.look_at_image(&record, report)),
+            LayerForm::Directory | LayerForm::Plain => None,
+        };
         let looked = match archive {
+            _ if matches!(own, Some(Look::Whole | Look::Unchecked(_))) => own.unwrap_or(Look::Unproven),
+            Some(archive) if own.is_some() => self.unpack_again(&record, &archive, below, own)?,
+            None if own.is_some() => own.unwrap_or(Look::Unproven),
             Some(_) if record.composed && below.iter().any(|below| damaged_below.contains(below)) => {
                 Look::Unchecked(format!("layer {id}: a layer below it is damaged"))
             }
             Some(archive) => self.look_at_layer(&record, &archive, below, report)?,
-            None if !self.paths.layer_fs(id).is_dir() => {
-                let what = vec!["its directory is missing".to_owned()];
+            None if layers::is_there(&self.paths, &record).is_err() => {
+                let what = vec![missing(&record)];
                 Look::Damaged { what, count: 1, fresh: None }
             }
             None => Look::Unproven,
@@ -391,13 +408,82 @@ impl Store {
             Look::Damaged { what, count, fresh } => {
                 report.layers += 1;
                 let (images, containers) = users(&self.view(), &content);
-                let fate = self.put_aside(&content, seen, fresh, options)?;
+                let fate = self.put_aside(&content, seen, fresh.map(|fresh| *fresh), options)?;
                 let whole = matches!(fate, Fate::Replaced(_));
                 report.damaged.push(Damage { content, what, count, images, containers, fate });
                 return Ok(whole);
             }
         }
         Ok(true)
+    }
+
+    /// Looks at a layer that is kept as an image: it needs nothing else to be proven by.
+    fn look_at_image(&self, record: &LayerRecord, report: &mut VerifyReport) -> Look {
+        let scratch = self.temps.name("verify");
+        match erofs::damage(&self.paths.layer(&record.id), &record.diff_id, scratch.path()) {
+            Ok((what, bytes)) => {
+                report.bytes += bytes;
+                match what {
+                    None => Look::Whole,
+                    Some(what) => Look::Damaged { what: vec![what], count: 1, fresh: None },
+                }
+            }
+            Err(why) => Look::Unchecked(format!("layer {}: {why}", record.id)),
+        }
+    }
+
+    /// Makes a layer anew that is an image and damaged, if its archive is good for that.
+    fn unpack_again(
+        &self,
+        record: &LayerRecord,
+        archive: &Digest,
+        below: &[LayerId],
+        own: Option<Look>,
+    ) -> Result<Look> {
+        match (self.unpack_afresh(record, archive, below)?, own) {
+            (Ok(fresh), Some(Look::Damaged { what, count, .. })) => {
+                Ok(Look::Damaged { what, count, fresh: Some(Box::new(fresh)) })
+            }
+            (_, Some(own)) => Ok(own),
+            (_, None) => Ok(Look::Unproven),
+        }
+    }
+
+    /// Unpacks a layer's archive once more, into the form that the layer has; what stands in the way is the look's outcome.
+    fn unpack_afresh(
+        &self,
+        record: &LayerRecord,
+        archive: &Digest,
+        below: &[LayerId],
+    ) -> Result<std::result::Result<Fresh, Look>> {
+        let id = record.id;
+        let unchecked = |why: Error| Ok(Err(Look::Unchecked(format!("layer {id}: {why}"))));
+        let view = self.view();
+        let stack: Option<Vec<Digest>> =
+            below.iter().map(|layer| view.layer(layer).map(|record| record.diff_id)).collect();
+        let Some(mut stack) = stack else {
+            return Ok(Err(Look::Unchecked(format!("layer {id}: a layer below it is missing"))));
+        };
+        stack.push(record.diff_id);
+        let file = match self.open_blob(archive) {
+            Ok(file) => file,
+            // Its image was deleted meanwhile, or the archive was just put aside; a container may keep the layer.
+            Err(Error::NoSuchBlob(_)) => return Ok(Err(Look::Unproven)),
+            Err(why) => return unchecked(why),
+        };
+        let fresh = self.temp("verify")?;
+        files::make_dir(fresh.path(), 0o710)?;
+        let synced = Synced::open(fresh.path())?;
+        let own = ApplyOptions { limits: Some(Limits::NONE), form: Some(record.form), ..Default::default() };
+        let parents = record.composed.then_some(below);
+        match self.unpack(file, &fresh, &stack, parents, &own) {
+            Ok(Some(unpacked)) => Ok(Ok((fresh, synced, unpacked))),
+            Ok(None) => {
+                let why = "its archive needs layers below that its record does not know of";
+                Ok(Err(Look::Unchecked(format!("layer {id}: {why}"))))
+            }
+            Err(why) => unchecked(why),
+        }
     }
 
     /// Unpacks a layer's archive once more and compares.
@@ -409,37 +495,14 @@ impl Store {
         report: &mut VerifyReport,
     ) -> Result<Look> {
         let id = record.id;
-        let unchecked = |why: Error| Ok(Look::Unchecked(format!("layer {id}: {why}")));
-        let view = self.view();
-        let stack: Option<Vec<Digest>> =
-            below.iter().map(|layer| view.layer(layer).map(|record| record.diff_id)).collect();
-        let Some(mut stack) = stack else {
-            return Ok(Look::Unchecked(format!("layer {id}: a layer below it is missing")));
-        };
-        stack.push(record.diff_id);
-        let file = match self.open_blob(archive) {
-            Ok(file) => file,
-            // Its image was deleted meanwhile, or the archive was just put aside; a container may keep the layer.
-            Err(Error::NoSuchBlob(_)) => return Ok(Look::Unproven),
-            Err(why) => return unchecked(why),
-        };
-        let fresh = self.temp("verify")?;
-        files::make_dir(fresh.path(), 0o710)?;
-        let synced = Synced::open(fresh.path())?;
-        let own = ApplyOptions { limits: Some(Limits::NONE), ..Default::default() };
-        let parents = record.composed.then_some(below);
-        let unpacked = match self.unpack(file, &fresh, &stack, parents, &own) {
-            Ok(Some(unpacked)) => unpacked,
-            Ok(None) => {
-                let why = "its archive needs layers below that its record does not know of";
-                return Ok(Look::Unchecked(format!("layer {id}: {why}")));
-            }
-            Err(why) => return unchecked(why),
+        let (fresh, synced, unpacked) = match self.unpack_afresh(record, archive, below)? {
+            Ok(fresh) => fresh,
+            Err(look) => return Ok(look),
         };
         let (expected, found) = (fresh.path().join("fs"), self.paths.layer_fs(&id));
-        if !found.is_dir() {
-            let what = vec!["its directory is missing".to_owned()];
-            return Ok(Look::Damaged { what, count: 1, fresh: Some((fresh, synced, unpacked)) });
+        if layers::is_there(&self.paths, record).is_err() {
+            let what = vec![missing(record)];
+            return Ok(Look::Damaged { what, count: 1, fresh: Some(Box::new((fresh, synced, unpacked))) });
         }
         match creel_layer::differences(&expected, &found, record.root_entry, MOST) {
             Ok(differences) if differences.count == 0 => {
@@ -450,7 +513,7 @@ impl Store {
             Ok(differences) => {
                 report.bytes += differences.bytes;
                 let (what, count) = (differences.first, differences.count);
-                Ok(Look::Damaged { what, count, fresh: Some((fresh, synced, unpacked)) })
+                Ok(Look::Damaged { what, count, fresh: Some(Box::new((fresh, synced, unpacked))) })
             }
             Err(why) => Ok(Look::Unchecked(format!("layer {id}: {why}"))),
         }

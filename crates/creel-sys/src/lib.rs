@@ -12,6 +12,7 @@ pub mod caps;
 pub mod clone;
 pub mod close_range;
 pub mod dev;
+pub mod erofs;
 pub mod fdpass;
 pub mod image;
 pub mod inherited;

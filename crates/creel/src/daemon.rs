@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use creel_engine::{Engine, EngineConfig, Mirror, PolicyFile, RegistryConfig};
+use creel_engine::{Driver, Engine, EngineConfig, Mirror, PolicyFile, RegistryConfig};
 use rustix::fs::FlockOperation;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +29,10 @@ struct Arguments {
     /// Socket to listen on, as unix:///PATH [default: creel.sock in the run directory]
     #[arg(short = 'H', long = "host", value_name = "SOCKET")]
     host: Option<String>,
+    /// How layers and containers' roots are kept: overlay (or overlay2), erofs, or copy (or vfs) [default: overlay where
+    /// it works in the root directory, copy where not]
+    #[arg(short = 's', long, value_name = "NAME")]
+    storage_driver: Option<Driver>,
     /// Cgroup below which every container gets its own
     #[arg(long, value_name = "PATH", default_value = "/creel")]
     cgroup_parent: String,
@@ -147,6 +151,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 cgroup_parent: arguments.cgroup_parent,
                 executable,
                 registries,
+                driver: arguments.storage_driver,
                 max_layer_bytes: arguments.max_layer_size,
             })
             .await

@@ -38,8 +38,8 @@ pub(crate) async fn create(
     blocking(move || {
         let json =
             serde_json::to_vec(&*record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
-        let overlay = store.create_container(&record.id, &image, KIND, Some(&record.name), &json)?;
-        volumes::make(&record, &overlay).inspect_err(|_| {
+        let root = store.create_container(&record.id, &image, KIND, Some(&record.name), &json)?;
+        volumes::make(&record, &root).inspect_err(|_| {
             if let Err(e) = store.delete_container(&record.id, KIND) {
                 tracing::warn!(container = record.id.short(), "undoing a create: {e}");
             }

@@ -4,7 +4,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use creel_runtime::Rootfs;
 use creel_types::ErrorKind;
 use creel_wire::container::{Change, PathStat};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::helper::{self, HelperRequest, HelperRoot, Operation, RestingMount};
 use crate::options::{ByteSource, ByteStream, PutOptions};
 use crate::record::MountKind;
+use crate::trees;
 
 /// Bytes that are handed on at a time.
 const CHUNK: usize = 64 << 10;
@@ -26,10 +26,8 @@ const COMPLAINTS: u64 = 64 << 10;
 /// What of a container's files was changed.
 pub(crate) async fn changes(core: &Arc<Core>, id: &str) -> Result<Vec<Change>> {
     let container = core.containers.find(id)?;
-    let overlay = core.store.whole_snapshot(&container.id)?;
-    let found =
-        blocking(move || creel_layer::changes(&overlay.upper, &overlay.lower).map_err(|e| Error::of(&e)))
-            .await?;
+    let root = core.store.whole_snapshot(&container.id)?;
+    let found = blocking(move || Ok(root.changes()?)).await?;
     Ok(found
         .into_iter()
         .map(|change| Change { kind: change.kind as u8, path: change.path.display().to_string() })
@@ -43,7 +41,7 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
         return Ok(HelperRoot::Running { pid: running.pid, start_time });
     }
     let record = container.record();
-    let overlay = core.store.whole_snapshot(&container.id)?;
+    let root = core.store.whole_snapshot(&container.id)?;
     let mounts = record.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).map(|mount| {
         RestingMount { source: mount.source.clone().into(), destination: mount.destination.clone().into() }
     });
@@ -54,13 +52,7 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
         destination: std::path::Path::new("/etc").join(name),
     });
     let mounts = files.filter(|mount| mount.source.exists()).chain(mounts);
-    Ok(HelperRoot::Resting {
-        lower: overlay.lower,
-        upper: overlay.upper,
-        work: overlay.work,
-        mounts: mounts.collect(),
-        writable,
-    })
+    Ok(HelperRoot::Resting { root, mounts: mounts.collect(), writable })
 }
 
 fn spawn(core: &Core, root: HelperRoot, operation: Operation, stdin: Stdio) -> Result<Child> {
@@ -191,14 +183,13 @@ pub(crate) async fn put(
             return Err(Error::invalid("container rootfs is marked read-only"));
         }
     }
-    // While its overlay is mounted for writing it must not be started.
+    // While its root is mounted for writing it must not be started.
     let _resting: Option<OwnedMutexGuard<()>> =
         if container.running().is_none() { Some(container.owner.clone().lock_owned().await) } else { None };
     let owner = match (options.copy_uid_gid, record.config.user.as_str()) {
         (false, _) | (_, "") => None,
         (true, user) => {
-            let overlay = core.store.whole_snapshot(&container.id)?;
-            let rootfs = Rootfs::Overlay { lower: overlay.lower, upper: overlay.upper, work: overlay.work };
+            let rootfs = trees::rootfs(core.store.whole_snapshot(&container.id)?);
             let user = creel_runtime::resolve_user(&rootfs, user).map_err(|e| Error::of(&e))?;
             Some((user.uid, user.gid))
         }

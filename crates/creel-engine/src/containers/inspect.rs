@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use creel_store::{Driver, Root, RootForm};
 use creel_wire::container::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
 
 use super::container::Container;
@@ -36,6 +37,7 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
     let (size_rw, size_root_fs) = if size { list::sizes(core, &container).await } else { (None, None) };
     let mut args = record.args();
     let path = if args.is_empty() { String::new() } else { args.remove(0) };
+    let graph_driver = graph_driver(core, &record);
     let execs = core.execs.running_in(&record.id);
     Ok(ContainerInspect {
         id: record.id.to_string(),
@@ -50,14 +52,14 @@ pub(crate) async fn inspect(core: &Arc<Core>, id: &str, size: bool) -> Result<Co
         log_path: if record.has_log() { file(&log) } else { String::new() },
         name: format!("/{}", record.name),
         restart_count: 0,
-        driver: "overlay2".to_owned(),
+        driver: graph_driver.name.clone(),
         platform: record.platform.os.clone(),
         mount_label: String::new(),
         process_label: String::new(),
         app_armor_profile: String::new(),
         exec_ids: Some(execs).filter(|ids| !ids.is_empty()),
         host_config: record.host_config.clone(),
-        graph_driver: graph_driver(core, &record),
+        graph_driver,
         size_rw,
         size_root_fs,
         mounts: record.mounts.iter().filter_map(MountRecord::point).collect(),
@@ -98,18 +100,31 @@ fn state(container: &Container, record: &ContainerRecord) -> ContainerState {
     state
 }
 
-/// Where the layers are. `MergedDir` names no directory: the overlay is mounted in the container's namespace only.
+/// Where the layers are. `MergedDir` names no directory: the overlay is mounted in the container's namespace only. Docker
+/// tells nothing of a copy.
 fn graph_driver(core: &Core, record: &ContainerRecord) -> GraphDriver {
     let dir = core.dir(&record.id);
-    let data = core.store.snapshot(&record.id).ok().map(|overlay| {
-        let lower: Vec<String> = overlay.lower.iter().map(|path| path.display().to_string()).collect();
+    let root = core.store.snapshot(&record.id).ok();
+    let name = driver_of(core, root.as_ref()).docker_name().to_owned();
+    let data = root.filter(|root| root.form == RootForm::Overlay).map(|root| {
+        let lower: Vec<String> = root.lower.iter().map(|path| path.display().to_string()).collect();
         BTreeMap::from([
             ("ID".to_owned(), record.id.to_string()),
             ("LowerDir".to_owned(), lower.join(":")),
             ("MergedDir".to_owned(), dir.join("merged").display().to_string()),
-            ("UpperDir".to_owned(), overlay.upper.display().to_string()),
-            ("WorkDir".to_owned(), overlay.work.display().to_string()),
+            ("UpperDir".to_owned(), root.upper.display().to_string()),
+            ("WorkDir".to_owned(), root.work.display().to_string()),
         ])
     });
-    GraphDriver { name: "overlay2".to_owned(), data }
+    GraphDriver { name, data }
+}
+
+/// The driver that makes roots like this one.
+fn driver_of(core: &Core, root: Option<&Root>) -> Driver {
+    match root {
+        Some(root) if root.form == RootForm::Copy => Driver::Copy,
+        Some(root) if root.lower.iter().any(|layer| creel_sys::erofs::is_image(layer)) => Driver::Erofs,
+        Some(_) => Driver::Overlay,
+        None => core.store.driver(),
+    }
 }

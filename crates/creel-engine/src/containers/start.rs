@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use creel_runtime::Rootfs;
 use creel_shim::proto::{self, Answer, Call, Opening, ShimConfig, files};
 use creel_types::ErrorKind;
 use jiff::Timestamp;
@@ -19,6 +18,7 @@ use crate::options::{RemoveOptions, Timings};
 use crate::record::{AtRest, ContainerRecord};
 use crate::shim::{Link, unexpected};
 use crate::spec;
+use crate::trees;
 
 /// How long a shim is given to end itself after a start that failed.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -201,12 +201,7 @@ pub(crate) fn no_empty_program(program: Option<&String>) -> Result<()> {
 
 /// What the shim needs to find in the run directory.
 fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<()> {
-    let overlay = core.store.whole_snapshot(&record.id)?;
-    let rootfs = Rootfs::Overlay {
-        lower: overlay.lower.clone(),
-        upper: overlay.upper.clone(),
-        work: overlay.work.clone(),
-    };
+    let rootfs = trees::rootfs(core.store.whole_snapshot(&record.id)?);
     let facts = facts::gather(core, record, &rootfs, joined)?;
     let spec = spec::build(record, &facts)?;
     if joined.network.is_none() {
@@ -217,7 +212,7 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -
     let config = ShimConfig {
         id: record.id.to_string(),
         bundle: dir.to_owned(),
-        rootfs: proto::Rootfs::Overlay { lower: overlay.lower, upper: overlay.upper, work: overlay.work },
+        rootfs,
         cgroup_path: Some(facts.cgroup_path.clone()),
         log_path: core.log_path(record),
         log_max_size,

@@ -4,20 +4,20 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use creel_store::Overlay;
+use creel_store::Root;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::overlay;
 use crate::record::{ContainerRecord, MountKind};
+use crate::trees;
 
 /// Makes the volumes of a new container.
-pub(super) fn make(record: &ContainerRecord, snapshot: &Overlay) -> Result<()> {
+pub(super) fn make(record: &ContainerRecord, snapshot: &Root) -> Result<()> {
     let volumes: Vec<_> = record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume).collect();
     if volumes.is_empty() {
         return Ok(());
     }
-    let root = overlay::read_only(&snapshot.lower, &snapshot.upper)?;
+    let root = trees::mounted(snapshot, false)?;
     for volume in volumes {
         let target = PathBuf::from(&volume.source);
         std::fs::DirBuilder::new()

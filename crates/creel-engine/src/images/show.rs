@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use creel_store::ImageRecord;
+use creel_store::{Driver, ImageRecord};
 use creel_types::Reference;
 use creel_wire::container::GraphDriver;
 use creel_wire::image::{HistoryItem, ImageInspect, ImageMetadata, ImageRootFs};
@@ -42,8 +42,13 @@ pub(crate) fn inspect(core: &Core, name: &str) -> Result<ImageInspect> {
     })
 }
 
-/// Where the layers are. Only `UpperDir` and `LowerDir` are there: layers are never mounted on the host.
+/// Where the layers are. Only `UpperDir` and `LowerDir` are there: layers are never mounted on the host. As in
+/// Docker, nothing is told by the driver that copies.
 fn graph_driver(core: &Core, image: &ImageRecord) -> GraphDriver {
+    let name = core.store.driver().docker_name().to_owned();
+    if core.store.driver() == Driver::Copy {
+        return GraphDriver { name, data: None };
+    }
     let dirs: Vec<String> = image
         .layers
         .iter()
@@ -60,7 +65,7 @@ fn graph_driver(core: &Core, image: &ImageRecord) -> GraphDriver {
             data.insert("LowerDir".to_owned(), lower.join(":"));
         }
     }
-    GraphDriver { name: "overlay2".to_owned(), data: Some(data) }
+    GraphDriver { name, data: Some(data) }
 }
 
 /// The steps of an image's making, the newest first.

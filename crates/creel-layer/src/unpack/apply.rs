@@ -43,6 +43,8 @@ pub(crate) struct Layer {
     pub(super) implied: BTreeMap<Vec<u8>, Implied>,
     pub(super) composed: bool,
     pub(super) root_entry: bool,
+    /// Some whiteouts are in the plain form.
+    pub(super) plain_marks: bool,
 }
 
 /// What was made without an entry for it.
@@ -59,7 +61,8 @@ impl Manner {
     pub(crate) fn layer(lowers: Vec<OwnedFd>) -> Self {
         let (opaque, implied) = (BTreeMap::new(), BTreeMap::new());
         let lowers = Lowers::new(lowers);
-        Manner::Layer(Box::new(Layer { lowers, opaque, implied, composed: false, root_entry: false }))
+        let layer = Layer { lowers, opaque, implied, composed: false, root_entry: false, plain_marks: false };
+        Manner::Layer(Box::new(layer))
     }
 }
 
@@ -177,12 +180,12 @@ impl Applier {
                 Err(error) => return Err(Error::entry(&path, "open the directory again", error)),
             }
         }
-        let (composed, root_entry) = match &self.manner {
-            Manner::Layer(layer) => (layer.composed, layer.root_entry),
-            Manner::Copy { .. } => (false, false),
+        let (composed, root_entry, plain_marks) = match &self.manner {
+            Manner::Layer(layer) => (layer.composed, layer.root_entry, layer.plain_marks),
+            Manner::Copy { .. } => (false, false, false),
         };
         let dropped_xattrs = self.setter.dropped;
-        Ok(Unpacked { bytes: self.bytes, entries: 0, composed, root_entry, dropped_xattrs })
+        Ok(Unpacked { bytes: self.bytes, entries: 0, composed, root_entry, dropped_xattrs, plain_marks })
     }
 
     fn put_root(&mut self, entry: &Entry, wanted: &Attributes) -> Result<()> {

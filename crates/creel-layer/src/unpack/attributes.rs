@@ -15,17 +15,17 @@ const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// All that a file has besides its content.
 #[derive(Debug, Clone)]
-pub(super) struct Attributes {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Timestamp,
-    pub(super) xattrs: Xattrs,
+pub(crate) struct Attributes {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
+    pub(crate) xattrs: Xattrs,
 }
 
 impl Attributes {
     /// What an entry says, without the attributes that an archive must not set; their number comes with it.
-    pub(super) fn of_entry(entry: &Entry, owner: Option<(u32, u32)>) -> Result<(Self, u64)> {
+    pub(crate) fn of_entry(entry: &Entry, owner: Option<(u32, u32)>) -> Result<(Self, u64)> {
         let id = |value: u64, what: &str| match u32::try_from(value) {
             // The highest number means "leave it as it is" to chown(2).
             Ok(id) if id != u32::MAX => Ok(id),
@@ -46,21 +46,21 @@ impl Attributes {
     }
 
     /// What a file of a lower layer has.
-    pub(super) fn of_file(meta: &Meta, handle: impl AsFd) -> rustix::io::Result<Self> {
+    pub(crate) fn of_file(meta: &Meta, handle: impl AsFd) -> rustix::io::Result<Self> {
         let mut xattrs = fs::xattrs(&fs::handle_path(handle))?;
         xattrs.retain(|(name, _)| !fs::is_overlay_xattr(name));
         Ok(Self { mode: meta.mode, uid: meta.uid, gid: meta.gid, mtime: meta.mtime, xattrs })
     }
 
     /// A directory that nobody has described: root's, open to all.
-    pub(super) fn implied(mtime: Timestamp) -> Self {
+    pub(crate) fn implied(mtime: Timestamp) -> Self {
         Self { mode: 0o755, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
     }
 }
 
 /// What can be set on a directory only when nothing is made in it any more.
 #[derive(Debug, Clone)]
-pub(super) struct Late {
+pub(crate) struct Late {
     mtime: Timestamp,
     /// The whole mode, if it has the bit that hands the group on.
     setgid: Option<u32>,
@@ -68,23 +68,23 @@ pub(super) struct Late {
 }
 
 /// Sets attributes and knows what is right without setting.
-pub(super) struct Setter {
+pub(crate) struct Setter {
     /// What a new file is without asking.
     ids: (u32, u32),
     umask: u32,
     /// New files may inherit a group or an access list from directories that are not ours: ask for everything.
     foreign: bool,
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Setter {
-    pub(super) fn new(foreign: bool) -> Self {
+    pub(crate) fn new(foreign: bool) -> Self {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self { ids, umask: umask(), foreign, dropped: 0 }
     }
 
     /// One like this for another thread, which has left nothing out yet.
-    pub(super) fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         Self { dropped: 0, ..*self }
     }
 
@@ -100,7 +100,7 @@ impl Setter {
 
     /// For a file just made with the mode's lower nine bits and filled: writing would have taken setuid and
     /// capabilities away, and so does a change of owner.
-    pub(super) fn file(&mut self, name: &[u8], file: BorrowedFd<'_>, wanted: &Attributes) -> Result<()> {
+    pub(crate) fn file(&mut self, name: &[u8], file: BorrowedFd<'_>, wanted: &Attributes) -> Result<()> {
         if let Some((uid, gid)) = self.owner(wanted) {
             rustix::fs::fchown(file, uid, gid).map_err(|error| Error::entry(name, "set owner", error))?;
         }
@@ -117,7 +117,7 @@ impl Setter {
     }
 
     /// For a link, device or pipe just made.
-    pub(super) fn node(
+    pub(crate) fn node(
         &mut self,
         name: &[u8],
         dir: BorrowedFd<'_>,
@@ -150,7 +150,7 @@ impl Setter {
     }
 
     /// For a directory, new (made with the mode's lower nine bits) or old. What must wait is returned.
-    pub(super) fn directory(
+    pub(crate) fn directory(
         &mut self,
         name: &[u8],
         dir: BorrowedFd<'_>,
@@ -180,12 +180,12 @@ impl Setter {
     }
 
     /// Whether a new directory is right as `mkdir` made it, but for its time.
-    pub(super) fn is_plain(&self, wanted: &Attributes) -> bool {
+    pub(crate) fn is_plain(&self, wanted: &Attributes) -> bool {
         wanted.xattrs.is_empty() && !self.needs_mode(wanted.mode) && self.owner(wanted).is_none()
     }
 
     /// Sets what had to wait.
-    pub(super) fn late(&mut self, name: &[u8], dir: BorrowedFd<'_>, late: &Late) -> Result<()> {
+    pub(crate) fn late(&mut self, name: &[u8], dir: BorrowedFd<'_>, late: &Late) -> Result<()> {
         if let Some(mode) = late.setgid {
             rustix::fs::fchmod(dir, Mode::from_raw_mode(mode))
                 .map_err(|error| Error::entry(name, "set mode", error))?;
@@ -220,13 +220,13 @@ impl Setter {
 
 impl Late {
     /// The time and nothing else: for a directory that `mkdir` made right.
-    pub(super) fn only(mtime: Timestamp) -> Self {
+    pub(crate) fn only(mtime: Timestamp) -> Self {
         Self { mtime, setgid: None, acl: None }
     }
 }
 
 /// Takes all attributes off an old directory but overlayfs's own, which are ours.
-pub(super) fn clear_xattrs(dir: impl AsFd) -> rustix::io::Result<()> {
+pub(crate) fn clear_xattrs(dir: impl AsFd) -> rustix::io::Result<()> {
     let path = fs::handle_path(&dir);
     for (key, _) in fs::xattrs(&path)? {
         if fs::is_overlay_xattr(&key) {

@@ -1,15 +1,17 @@
-//! Whiteouts in overlayfs's form: a 0:0 character device for a name, an attribute for a whole directory.
+//! Whiteouts in overlayfs's form: a 0:0 character device for a name, an attribute for a whole directory. Where the file
+//! system refuses them (an overlay does, and whatever has no `trusted.*`), OCI's own names take their place: nothing else
+//! in a layer can have these. [`super::lower`] reads both.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, XattrFlags};
+use rustix::fs::{FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::apply::{Applier, Implied};
 use super::parents::split;
 use crate::error::{Error, Result};
 use crate::fs::{self, OPAQUE};
-use crate::name::{Clean, join};
+use crate::name::{Clean, join, opaque_marker, whiteout};
 use crate::tar::Entry;
 
 impl Applier {
@@ -34,7 +36,15 @@ impl Applier {
             Some(_) => return Ok(()),
             None => {}
         }
-        make_whiteout(&place.fd, base).map_err(failed)
+        let plain = make_whiteout(&place.fd, base).map_err(failed)?;
+        self.note_plain(plain);
+        Ok(())
+    }
+
+    fn note_plain(&mut self, plain: bool) {
+        if let Some(layer) = self.layer_mut() {
+            layer.plain_marks |= plain;
+        }
     }
 
     /// Hides all that the layers below have in `name`.
@@ -49,7 +59,9 @@ impl Applier {
     /// end, see [`Applier::hide_all_in_root`].
     pub(super) fn mark_opaque(&mut self, dir: &OwnedFd, path: Vec<u8>, entry: &Entry) -> Result<()> {
         if !path.is_empty() {
-            set_opaque(dir).map_err(|error| Error::entry(&entry.name, "mark as opaque", error))?;
+            let plain =
+                set_opaque(dir).map_err(|error| Error::entry(&entry.name, "mark as opaque", error))?;
+            self.note_plain(plain);
         }
         if let Some(layer) = self.layer_mut() {
             layer.opaque.insert(path, ());
@@ -70,14 +82,15 @@ impl Applier {
         }
         let Some(layer) = self.layer_mut() else { return Ok(()) };
         for name in layer.lowers.root_names().map_err(failed)? {
-            match fs::stat_if_any(&self.root, &name).map_err(failed)? {
+            let plain = match fs::stat_if_any(&self.root, &name).map_err(failed)? {
                 None => make_whiteout(&self.root, &name).map_err(failed)?,
                 Some(meta) if meta.is_dir() => {
                     let dir = fs::open_dir(&self.root, &name).map_err(failed)?;
-                    set_opaque(&dir).map_err(failed)?;
+                    set_opaque(&dir).map_err(failed)?
                 }
-                Some(_) => {}
-            }
+                Some(_) => false,
+            };
+            self.note_plain(plain);
         }
         Ok(())
     }
@@ -89,10 +102,23 @@ impl Applier {
     }
 }
 
-fn make_whiteout(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
-    rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+/// Tells whether the mark is a plain one.
+fn make_whiteout(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<bool> {
+    match rustix::fs::mknodat(&dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
+        Err(Errno::PERM | Errno::NOTSUP | Errno::INVAL) => plain_mark(dir, &whiteout(name)),
+        done => done.map(|()| false),
+    }
 }
 
-fn set_opaque(dir: impl AsFd) -> rustix::io::Result<()> {
-    rustix::fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
+/// Tells whether the mark is a plain one.
+fn set_opaque(dir: impl AsFd) -> rustix::io::Result<bool> {
+    match rustix::fs::fsetxattr(&dir, OPAQUE, b"y", XattrFlags::empty()) {
+        Err(Errno::PERM | Errno::NOTSUP) => plain_mark(dir, opaque_marker()),
+        done => done.map(|()| false),
+    }
+}
+
+fn plain_mark(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<bool> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty()).map(|_| true)
 }

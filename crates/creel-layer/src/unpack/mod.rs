@@ -16,7 +16,7 @@
 //!   that the file system cannot hold is left out and counted.
 
 mod apply;
-mod attributes;
+pub(crate) mod attributes;
 mod fill;
 mod hide;
 mod lower;
@@ -26,7 +26,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 pub(crate) use apply::{Applier, Manner};
-pub(crate) use lower::{merge, merged_names};
+pub(crate) use lower::{lookup, merge, merged_names};
 
 use crate::error::{Error, Result};
 use crate::fs;
@@ -88,6 +88,9 @@ pub struct Unpacked {
     pub root_entry: bool,
     /// Extended attributes left out: overlayfs's and other `trusted.*`, and what the file system cannot hold.
     pub dropped_xattrs: u64,
+    /// The file system refused overlayfs's whiteouts, so that some are files called `.wh.NAME` and `.wh..wh..opq`: this
+    /// crate reads them as well, overlayfs does not.
+    pub plain_marks: bool,
 }
 
 /// Unpacks a layer's archive (already decompressed) into the empty directory `dest`, and reads the stream to its end.
@@ -108,7 +111,7 @@ pub fn unpack<R: Read>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<U
 /// As [`unpack()`].
 pub fn unpack_buffered<R: BufRead>(tar: R, dest: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     let root = fs::open_root(dest)?;
-    let lowers = options.parents.iter().map(|path| fs::open_root(path)).collect::<Result<_>>()?;
+    let lowers = options.parents.iter().map(|path| fs::open_layer(path)).collect::<Result<_>>()?;
     let mut reader = Reader::with_limit(tar, options.limits.bytes);
     let mut applier = Applier::new(root, Vec::new(), Manner::layer(lowers), options.limits.paths);
     applier.alone = options.alone;

@@ -10,6 +10,7 @@ use super::*;
 
 const ROOT: &str = "CREEL_STORE_CHILD_ROOT";
 const ROUND: &str = "CREEL_STORE_CHILD_ROUND";
+const DRIVER: &str = "CREEL_STORE_CHILD_DRIVER";
 
 /// Everything that a daemon does with the store, over and over; each answer is written down when it has come.
 #[test]
@@ -21,6 +22,7 @@ fn child() {
     // In one write: a line that the kill cuts would be taken for what was done.
     let mut note = |line: String| done.write_all(format!("{line}\n").as_bytes()).unwrap();
     let store = Store::open(&root.join("store")).unwrap();
+    store.set_driver(std::env::var(DRIVER).map_or(Driver::Overlay, |name| name.parse().unwrap()));
     let base = tar(&[("base", &noise(7, 20_000))]);
     for step in 0.. {
         let number = round * 1000 + step;
@@ -46,9 +48,14 @@ fn child() {
 }
 
 fn start(root: &Path, round: u64, kill_at: Option<&str>) -> std::process::Child {
+    start_with(Driver::Overlay, root, round, kill_at)
+}
+
+fn start_with(driver: Driver, root: &Path, round: u64, kill_at: Option<&str>) -> std::process::Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "tests::crash::child", "--nocapture"]);
-    command.env(ROOT, root).env(ROUND, round.to_string()).stdout(Stdio::null());
+    command.env(ROOT, root).env(ROUND, round.to_string());
+    command.env(DRIVER, driver.to_string()).stdout(Stdio::null());
     if let Some(step) = kill_at {
         command.env("CREEL_STORE_KILL_AT", step);
     }
@@ -74,7 +81,7 @@ fn check(root: &Path) {
             }
             None => {
                 let image = store.resolve_image(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-                let own = tree(&store.layer_dir(&image.layers[1].layer));
+                let own = layer_tree(&store, &image.layers[1].layer);
                 assert_eq!(format!("image:{}", String::from_utf8_lossy(&own["own"])), line);
             }
         }
@@ -117,6 +124,36 @@ fn killed_at_every_step_everything_is_whole_or_absent() {
         let later = format!("{step}:{}", 2 + round % 4);
         let mut child = start(dir.path(), 2 * round as u64 + 2, Some(&later));
         assert_eq!(child.wait().unwrap().signal(), Some(9), "{later} was not reached");
+        check(dir.path());
+    }
+}
+
+#[test]
+fn killed_at_the_other_drivers_own_steps_everything_is_whole_or_absent() {
+    if !is_root("to mount and to copy") {
+        return;
+    }
+    let steps = [
+        (Driver::Erofs, "erofs-before-image"),
+        (Driver::Erofs, "layer-before-sync"),
+        (Driver::Erofs, "layer-before-rename"),
+        (Driver::Erofs, "layer-before-row"),
+        (Driver::Erofs, "layer-after-row"),
+        (Driver::Erofs, "snapshot-before-row"),
+        (Driver::Erofs, "gc-rows-gone"),
+        (Driver::Erofs, "gc-renamed"),
+        (Driver::Copy, "copy-before-sync"),
+        (Driver::Copy, "copy-before-dir-sync"),
+        (Driver::Copy, "snapshot-before-row"),
+        (Driver::Copy, "snapshot-after-row"),
+        (Driver::Copy, "snapshot-row-gone"),
+    ];
+    // one store for all: each driver finds what the others have left
+    let dir = scratch();
+    for (round, (driver, step)) in steps.iter().enumerate() {
+        let step = format!("{step}:{}", 1 + round % 3);
+        let mut child = start_with(*driver, dir.path(), round as u64, Some(&step));
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{driver}: {step} was not reached");
         check(dir.path());
     }
 }

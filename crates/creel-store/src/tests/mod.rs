@@ -12,6 +12,7 @@ mod verify;
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -190,6 +191,12 @@ pub(crate) fn tree(directory: &Path) -> HashMap<String, Vec<u8>> {
     found
 }
 
+/// [`tree`] of a layer, in whatever form it is kept.
+pub(crate) fn layer_tree(store: &Store, layer: &LayerId) -> HashMap<String, Vec<u8>> {
+    let dir = creel_layer::open_layer(&store.layer_dir(layer)).unwrap();
+    tree(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())))
+}
+
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
@@ -225,7 +232,7 @@ pub(crate) fn assert_whole(store: &Arc<Store>) {
             let archive = std::io::BufReader::new(store.open_blob(&blob).unwrap());
             std::io::Read::read_to_end(&mut creel_layer::decompress(archive).unwrap(), &mut plain).unwrap();
             assert_eq!(sha256(&plain), layer.diff_id);
-            for (name, content) in tree(&store.layer_dir(&layer.layer)) {
+            for (name, content) in layer_tree(store, &layer.layer) {
                 let text = [name.as_bytes(), b"\0"].concat();
                 assert!(plain.windows(text.len()).any(|w| w == text), "{name} is not in the archive");
                 assert!(content.is_empty() || plain.windows(content.len()).any(|w| w == content), "{name}");
@@ -240,8 +247,14 @@ pub(crate) fn assert_whole(store: &Arc<Store>) {
     }
     for snapshot in view.snapshots() {
         let overlay = store.snapshot(&snapshot.id).unwrap();
-        for directory in overlay.lower.iter().chain([&overlay.upper, &overlay.work]) {
-            assert!(directory.is_dir(), "{} is missing", directory.display());
+        let work = (overlay.form == RootForm::Overlay).then_some(&overlay.work);
+        for directory in overlay.lower.iter().chain([&overlay.upper]).chain(work) {
+            let image = creel_sys::erofs::is_image(directory);
+            assert!(directory.is_dir() != image && directory.exists(), "{} is missing", directory.display());
+        }
+        if overlay.form == RootForm::Copy {
+            // whole: nothing differs from the layers
+            assert_eq!(overlay.changes().unwrap(), vec![]);
         }
     }
 }

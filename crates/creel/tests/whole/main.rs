@@ -10,6 +10,7 @@
 mod common;
 
 mod bad_input;
+mod drivers;
 mod files;
 mod full;
 mod images;

@@ -67,6 +67,26 @@ impl Daemon {
         Some(daemon)
     }
 
+    /// Starts one that runs this command in its mount namespace first, with further flags, which may say another root.
+    pub(crate) fn start_after(command: &str, flags: &[&str]) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        if !can_run() {
+            return None;
+        }
+        let cgroup =
+            format!("/creel-test-after-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut daemon = Self { dir: scratch(), cgroup, child: None, flags };
+        let first = format!("{command} && exec \"$0\" \"$@\"");
+        daemon.spawn_by(&["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c", &first]);
+        Some(daemon)
+    }
+
+    /// The flags that the next process is started with.
+    pub(crate) fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
     /// Starts the daemon's process (again).
     pub(crate) fn spawn(&mut self) {
         self.spawn_by(&["unshare", "--mount", "--net", "--propagation", "private"]);
@@ -86,8 +106,8 @@ impl Daemon {
             .args(["sh", "-c"])
             .arg("ip link set lo up; exec \"$0\" \"$@\"")
             .args([CREEL, "daemon", "--log-level", "debug", "--cgroup-parent", &self.cgroup])
-            .arg("--root")
-            .arg(self.dir.path().join("root"))
+            .args(if self.flags.iter().any(|flag| flag == "--root") { None } else { Some("--root") })
+            .args(if self.flags.iter().any(|flag| flag == "--root") { None } else { Some(self.root()) })
             .arg("--run-dir")
             .arg(self.dir.path().join("run"))
             .args(&self.flags)
