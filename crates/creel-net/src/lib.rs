@@ -6,6 +6,7 @@
 //!
 //! Everything speaks for the network namespace in which its socket was opened: see [`Namespace`].
 
+pub mod dns;
 mod error;
 mod ipam;
 mod links;
