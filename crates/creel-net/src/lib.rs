@@ -20,4 +20,4 @@ pub use ipam::Subnet;
 pub use links::{Bridge, Link, Links, Pair, Route};
 pub use namespace::Namespace;
 pub use pools::{Pool, Pools};
-pub use rules::{Gateway, Published, Segment, Transport, table};
+pub use rules::{Gateway, Published, Segment, Transport, resolver_table, table};

@@ -1,6 +1,6 @@
 //! What the packet filter has to say of networks and published ports.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -237,6 +237,28 @@ pub fn table(table: &str, segments: &[Segment], published: &[Published]) -> Tabl
         ],
     ));
     Table { name: table.into(), sets, chains }
+}
+
+/// The table of a container's own namespace that leads what is meant for the resolver at `address`, port 53, to the port at
+/// which it is asked: a program of the container may have port 53 for itself.
+pub fn resolver_table(table: &str, address: Ipv4Addr, port: u16) -> Table {
+    let key = [Key::V4, Key::Protocol, Key::Port];
+    let element = |transport: Transport| Element {
+        key: vec![Value::Address(address.into()), Value::Protocol(transport.number()), Value::Port(53)],
+        end: None,
+        data: Target::Value(vec![Value::Address(address.into()), Value::Port(port)]),
+    };
+    let elements = vec![element(Transport::Udp), element(Transport::Tcp)];
+    let fields = vec![Field::DestinationV4, Field::Protocol, Field::Port];
+    Table {
+        name: table.into(),
+        sets: vec![set("resolver", &key, Data::Value(vec![Key::V4, Key::Port]), elements)],
+        chains: vec![Chain {
+            name: "output".into(),
+            hook: Some(Hook::NatOutput),
+            rules: vec![vec![Statement::Translate(Address::V4, fields, "resolver".into())]],
+        }],
+    }
 }
 
 fn last(subnet: &IpNet) -> IpAddr {

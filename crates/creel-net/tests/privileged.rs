@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use creel_net::dns;
 use creel_net::nft::{self, Table};
 use creel_net::{Bridge, Gateway, Links, Namespace, Pair, Published, Route, Segment, Transport, table};
 use ipnet::IpNet;
@@ -307,7 +308,7 @@ fn ports_come_and_go_and_the_table_is_replaced_whole() {
     assert_eq!(tcp(&s.neighbour, "192.0.2.1:8080"), "ConnectionRefused");
     let one = port("0.0.0.0:8080", Transport::Tcp, "172.30.0.2:80");
     let other = port("0.0.0.0:8080", Transport::Tcp, "172.30.0.3:80");
-    let enter = |change: &(dyn Fn() -> creel_net::Result<()> + Sync)| s.host.namespace.enter(|| change());
+    let enter = |change: &(dyn Fn() -> creel_net::Result<()> + Sync)| s.host.namespace.enter(change);
     let (map, element) = one.element();
     enter(&|| nft::add("creel", &map, &[one.element().1])).unwrap();
     assert_eq!(tcp(&s.neighbour, "192.0.2.1:8080"), "a1 192.0.2.2");
@@ -317,9 +318,9 @@ fn ports_come_and_go_and_the_table_is_replaced_whole() {
     let error = enter(&|| nft::add("creel", &map, &[second.element().1, other.element().1])).unwrap_err();
     assert_eq!(error.errno(), Some(rustix::io::Errno::EXIST), "{error}");
     assert_eq!(tcp(&s.neighbour, "192.0.2.1:8090"), "ConnectionRefused");
-    enter(&|| nft::take_out("creel", &map, &[element.clone()])).unwrap();
+    enter(&|| nft::take_out("creel", &map, std::slice::from_ref(&element))).unwrap();
     assert_eq!(tcp(&s.neighbour, "192.0.2.1:8080"), "ConnectionRefused");
-    let error = enter(&|| nft::take_out("creel", &map, &[element.clone()])).unwrap_err();
+    let error = enter(&|| nft::take_out("creel", &map, std::slice::from_ref(&element))).unwrap_err();
     assert_eq!(error.errno(), Some(rustix::io::Errno::NOENT), "{error}");
     // Replaced while somebody has a connection: it goes on.
     s.host.load(&table("creel", &segments(), &[one]));
@@ -482,4 +483,54 @@ fn nft_reads_it_alike() {
     theirs.sort();
     ours.sort();
     assert_eq!(theirs, ours);
+}
+
+#[test]
+fn a_resolver_beside_a_program_that_has_its_port() {
+    if !can_run() {
+        return;
+    }
+    const RESOLVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);
+    let inside = Namespace::create().unwrap();
+    let (udp, tcp) = inside
+        .enter(|| {
+            let sockets = dns::open_at((RESOLVER, 0).into())?;
+            let at = SocketAddr::try_from(rustix::net::getsockname(&sockets.0).unwrap()).unwrap();
+            nft::apply(&creel_net::resolver_table("creel", RESOLVER, at.port()))?;
+            Ok(sockets)
+        })
+        .unwrap();
+    serve(&inside, 53, "a server of its own");
+    let mut zone = dns::Zone::new("net");
+    zone.add(&["10.0.0.2".parse().unwrap()], ["web"]);
+    let mut resolver = dns::Resolver::new(udp, tcp).unwrap();
+    resolver.set_zones(vec![zone]);
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        while ended.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            resolver.serve().unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let question = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01";
+    let (by_udp, by_tcp) = inside
+        .enter(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket.connect((RESOLVER, 53)).unwrap();
+            socket.send(question).unwrap();
+            let mut buffer = [0; 512];
+            let n = socket.recv(&mut buffer).unwrap();
+            let mut stream = TcpStream::connect((RESOLVER, 53)).unwrap();
+            stream.write_all(&[&[0, question.len() as u8], &question[..]].concat()).unwrap();
+            let mut answer = vec![0; n + 2];
+            stream.read_exact(&mut answer).unwrap();
+            Ok((buffer[..n].to_vec(), answer[2..].to_vec()))
+        })
+        .unwrap();
+    assert_eq!(by_udp, by_tcp);
+    assert_eq!(by_udp[by_udp.len() - 4..], [10, 0, 0, 2]);
+    assert_eq!(udp(&inside, "127.0.0.1:53"), "a server of its own 127.0.0.1");
+    drop(end);
+    thread.join().unwrap();
 }
