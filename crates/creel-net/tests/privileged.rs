@@ -492,7 +492,7 @@ fn a_resolver_beside_a_program_that_has_its_port() {
     }
     const RESOLVER: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 11);
     let inside = Namespace::create().unwrap();
-    let (udp, tcp) = inside
+    let (own_udp, own_tcp) = inside
         .enter(|| {
             let sockets = dns::open_at((RESOLVER, 0).into())?;
             let at = SocketAddr::try_from(rustix::net::getsockname(&sockets.0).unwrap()).unwrap();
@@ -503,7 +503,7 @@ fn a_resolver_beside_a_program_that_has_its_port() {
     serve(&inside, 53, "a server of its own");
     let mut zone = dns::Zone::new("net");
     zone.add(&["10.0.0.2".parse().unwrap()], ["web"]);
-    let mut resolver = dns::Resolver::new(udp, tcp).unwrap();
+    let mut resolver = dns::Resolver::new(own_udp, own_tcp).unwrap();
     resolver.set_zones(vec![zone]);
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
