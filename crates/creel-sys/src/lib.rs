@@ -21,6 +21,7 @@ pub mod keyctl;
 pub mod memory;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod ns;
 pub mod openat2;
 pub mod pidfd;

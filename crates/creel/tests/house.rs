@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("creel-shim", &["creel-types", "creel-sys", "creel-cgroup", "creel-runtime"]),
     ("creel-oci", &["creel-types", "creel-sys", "creel-cgroup", "creel-runtime"]),
     ("creel-store", &["creel-types", "creel-sys", "creel-layer"]),
+    ("creel-net", &["creel-types", "creel-sys"]),
     ("creel-distribution", &["creel-types", "creel-sys", "creel-layer", "creel-store"]),
     (
         "creel-engine",
