@@ -51,7 +51,7 @@ struct Stream<'a> {
     tail: &'a [u8],
 }
 
-const ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 impl BufRead for Stream<'_> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
