@@ -175,7 +175,11 @@ impl Level {
             (Some(new), Some((dir, old))) => {
                 let differs = differ(&self.upper, new, dir, old, name).map_err(failed)?
                     || copy.as_ref().is_some_and(|copy| new.ctime >= copy.made)
-                        && differ_within(&self.upper, new, dir, name).map_err(failed)?;
+                        && match differ_within(&self.upper, new, dir, name) {
+                            // A running container has just deleted or replaced it.
+                            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => true,
+                            other => other.map_err(failed)?,
+                        };
                 differs.then_some(ChangeKind::Modified)
             }
         };

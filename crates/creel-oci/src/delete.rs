@@ -15,6 +15,8 @@ use crate::store::{Entry, Root};
 
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a container that is to be deleted, and runs, is given to end by itself.
+const MOMENT: Duration = Duration::from_millis(200);
 /// After how long it is asked what keeps them.
 const DOUBT: Duration = Duration::from_millis(300);
 
@@ -52,7 +54,11 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
         }
         Err(error) => return Err(error),
     };
-    match record.status(&entry) {
+    let mut status = record.status(&entry);
+    if !force && status == Status::Running && is_ending(&record)? {
+        status = record.status(&entry);
+    }
+    match status {
         _ if force => {}
         Status::Stopped | Status::Created => {}
         status => {
@@ -63,6 +69,14 @@ pub(crate) fn delete(o: &Options, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(o, &root, &entry, &record)
+}
+
+/// Whether process 1 ends in a moment: who has seen the last that a program does may be here before it has ended.
+fn is_ending(record: &Record) -> Result<bool> {
+    match creel_sys::pidfd::open(record.pid) {
+        Ok(pidfd) => all_ended(&mut vec![pidfd], MOMENT),
+        Err(_) => Ok(true),
+    }
 }
 
 /// Kills what works on the container; what waits for it is told.

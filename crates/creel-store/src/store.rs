@@ -63,19 +63,22 @@ impl Store {
         let root = root.canonicalize().map_err(|why| Error::io("resolve", root, why))?;
         let paths = Paths::new(if root.is_absolute() { &root } else { paths.root() });
         let lock = lock(&paths)?;
-        for directory in [
+        let directories = [
             paths.root().join("blobs"),
             paths.blobs(),
             paths.layers(),
             paths.inits(),
             paths.containers(),
             paths.tmp(),
-        ] {
-            files::make_dir(&directory, 0o710)?;
+        ];
+        let new = !directories.iter().all(|directory| directory.is_dir());
+        for directory in &directories {
+            files::make_dir(directory, 0o710)?;
         }
-        // a file whose directory is not on the disk is not there either
-        for directory in [paths.root().join("blobs"), paths.root().to_owned()] {
-            files::sync_dir(&directory)?;
+        if new {
+            // a file whose directory is not on the disk is not there either
+            files::sync_dir(&paths.root().join("blobs"))?;
+            files::sync_dir(paths.root())?;
         }
         let mut report = OpenReport::default();
         let db = Db::open(&paths, &mut report)?;

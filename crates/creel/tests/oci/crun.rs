@@ -364,3 +364,24 @@ fn one_that_was_moved_into_a_frozen_group_is_deleted() {
     fs::remove_dir(&other).unwrap();
     place.finish();
 }
+
+#[test]
+fn one_that_ends_just_now_can_be_deleted() {
+    let Some(place) = Place::new() else { return };
+    let bundle = place.bundle("c", &["sleep", "0.05"], |_| {});
+    let mut deleted = 0;
+    for _ in 0..6 {
+        place.create("c", &bundle);
+        place.start("c");
+        // On a slow machine it may sleep longer than anybody waits.
+        match place.call(&["delete", "c"]).status.success() {
+            true => deleted += 1,
+            false => drop(place.ok(&["delete", "--force", "c"])),
+        }
+    }
+    assert!(deleted >= 3, "{deleted} of 6");
+    place.running("c");
+    assert!(place.fails(1, &["delete", "c"]).contains("not stopped: running"));
+    place.ok(&["delete", "--force", "c"]);
+    place.finish();
+}

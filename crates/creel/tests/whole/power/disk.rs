@@ -125,6 +125,16 @@ impl FileSystem {
     }
 }
 
+/// Whether this kernel has loop devices and, for a disk that records, FUSE; says what it lacks.
+pub(crate) fn can_be_had(recording: bool) -> bool {
+    let wanted = if recording { &["/dev/loop-control", "/dev/fuse"][..] } else { &["/dev/loop-control"] };
+    let missing = wanted.iter().find(|device| File::open(device).is_err());
+    if let Some(device) = missing {
+        eprintln!("skipped: this kernel gives no {device}");
+    }
+    missing.is_none()
+}
+
 /// Takes a mount away; what still has a file open on it keeps it for a moment.
 pub(crate) fn unmount(at: &Path) {
     for _ in 0..200 {

@@ -18,7 +18,7 @@ use std::process::Command;
 use crate::support::{can_run, scratch};
 use disk::{FILE_SYSTEMS, FileSystem};
 
-pub(crate) use disk::unmount;
+pub(crate) use disk::{can_be_had, unmount};
 pub(crate) use work::{archive, mount_bin, noise};
 
 const KIND: &str = "CREEL_TEST_POWER_KIND";
@@ -48,7 +48,7 @@ fn failing_child() {
 
 #[test]
 fn what_could_not_be_written_fails_the_layer_even_if_an_early_sync_was_told() {
-    if can_run() {
+    if can_run() && disk::can_be_had(true) {
         inside("power::failing_child", |command| command);
     }
 }
@@ -79,7 +79,7 @@ fn inside(test: &str, with: impl Fn(&mut Command) -> &mut Command) {
 
 #[test]
 fn after_a_power_cut_everything_is_whole_or_absent() {
-    if !can_run() {
+    if !can_run() || !disk::can_be_had(true) {
         return;
     }
     let asked = std::env::var(CUTS).ok().map(|cuts| cuts.parse::<usize>().unwrap());
