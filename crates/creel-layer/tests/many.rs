@@ -50,8 +50,11 @@ fn apply(scratch: &Path, archive: impl Read) -> (Unpacked, Duration) {
     (unpacked, took)
 }
 
+/// A shape's name, and what adds so many entries of it.
+type Shape = (&'static str, fn(&mut Archive, usize));
+
 /// What archives of many entries are made of.
-const SHAPES: [(&str, fn(&mut Archive, usize)); 11] = [
+const SHAPES: [Shape; 11] = [
     ("files in one directory", |archive, count| {
         (0..count).for_each(|n| file(archive, format!("d/f{n}"), b"tiny"));
     }),
