@@ -17,6 +17,7 @@ use crate::options::EngineConfig;
 use crate::program::Program;
 use crate::record::{ContainerRecord, KIND};
 use crate::shim::Told;
+use crate::volumes::Volumes;
 
 /// The engine's insides.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<Store>,
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
+    pub(crate) volumes: Volumes,
     pub(crate) events: Bus,
     pub(crate) hierarchies: Hierarchies,
     /// Changes with every boot: nothing that ran in another one runs now.

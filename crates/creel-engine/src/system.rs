@@ -194,7 +194,7 @@ pub(crate) async fn disk_usage(core: &Arc<Core>) -> Result<DiskUsage> {
         layers_size: i64::try_from(found.layers.bytes).unwrap_or(i64::MAX),
         images,
         containers,
-        volumes: Vec::new(),
+        volumes: crate::volumes::manage::usage(core).await,
         build_cache: Vec::new(),
         creel: Some(CreelUsage {
             layers_reclaimable: found.layers.reclaimable,

@@ -421,7 +421,7 @@ pub(crate) fn log_limits(host: &HostConfig) -> Result<(Option<u64>, Option<u32>)
 }
 
 /// A size like `10m`, in bytes (powers of 1024).
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
     let digits = lower.trim_end_matches(['k', 'm', 'g', 't']);

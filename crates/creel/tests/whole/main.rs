@@ -31,3 +31,4 @@ mod stress;
 mod support;
 mod terminal;
 mod verify;
+mod volumes;
