@@ -62,6 +62,7 @@ pub(crate) async fn reconcile(core: &Arc<Core>) -> Result<()> {
     for record in core.store.records(KIND) {
         match serde_json::from_slice::<ContainerRecord>(&record.json) {
             Ok(record) if core.store.snapshot(&record.id).is_ok() => {
+                record.volumes().for_each(|(_, of)| core.volumes.add_user(&of.name, &record.id));
                 core.containers.insert(Container::new(record));
             }
             Ok(_) => quarantine(core, &record.id, "its writable layer is missing").await,

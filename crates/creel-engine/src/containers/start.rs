@@ -19,6 +19,8 @@ use crate::record::{AtRest, ContainerRecord};
 use crate::shim::{Link, unexpected};
 use crate::spec;
 use crate::trees;
+use crate::volumes::manage::tell_mounted;
+use crate::volumes::mounting::{self, Opened};
 
 /// How long a shim is given to end itself after a start that failed.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -122,11 +124,11 @@ async fn launch(
             });
         }
         let record = owner.record();
-        prepare(&this, &record, &target, &joined)?;
-        Ok((record, joined))
+        let trees = prepare(&this, &record, &target, &joined)?;
+        Ok((record, joined, trees))
     });
-    // The joined namespaces are held until the container is in them.
-    let (record, _joined) = prepared.await.map_err(Refusal::Prepare)?;
+    // The joined namespaces are held until the container is in them, the trees until they are mounted.
+    let (record, _joined, _trees) = prepared.await.map_err(Refusal::Prepare)?;
     steps.done("daemon.prepare");
     let (link, shim) =
         Link::spawn(core.program.sealed(), &dir, &container.id, core.told.clone()).map_err(Refusal::Task)?;
@@ -145,6 +147,7 @@ async fn launch(
     };
     match run.await {
         Ok((pid, started_at)) => {
+            tell_mounted(core, &record);
             started(core, container, &record, link, pid, started_at);
             Ok(())
         }
@@ -200,9 +203,15 @@ pub(crate) fn no_empty_program(program: Option<&String>) -> Result<()> {
 }
 
 /// What the shim needs to find in the run directory.
-fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<()> {
+fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<Opened> {
     let rootfs = trees::rootfs(core.store.whole_snapshot(&record.id)?);
-    let facts = facts::gather(core, record, &rootfs, joined)?;
+    let mut facts = facts::gather(core, record, &rootfs, joined)?;
+    let opened = mounting::open(core, record)?;
+    facts.trees = record
+        .mounts
+        .iter()
+        .filter_map(|mount| Some((mount.destination.clone(), opened.source(&mount.destination)?)))
+        .collect();
     let spec = spec::build(record, &facts)?;
     if joined.network.is_none() {
         etc::write(record, &core.dir(&record.id))?;
@@ -234,7 +243,8 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -
         std::fs::write(&path, json).map_err(|e| Error::io(format_args!("writing {}", path.display()), e))
     };
     write(files::SPEC, serde_json::to_vec(&spec))?;
-    write(files::CONFIG, serde_json::to_vec(&config))
+    write(files::CONFIG, serde_json::to_vec(&config))?;
+    Ok(opened)
 }
 
 /// Removes a run directory, if it is there.

@@ -12,6 +12,7 @@ use crate::core::{Core, blocking, to_the_end};
 use crate::error::{Error, Result};
 use crate::filters::Filters;
 use crate::names;
+use crate::record::ContainerRecord;
 
 /// What is wished of a volume that may have to be made.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +106,28 @@ pub(crate) fn tell(core: &Core, volume: &Volume, action: &str, particulars: &[(&
     let mut attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
     attributes.extend(particulars.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     core.events.tell("volume", action, &volume.name, attributes);
+}
+
+/// Tells that a container that starts has its volumes mounted.
+pub(crate) fn tell_mounted(core: &Core, record: &ContainerRecord) {
+    for (mount, of) in record.volumes() {
+        let Some(volume) = core.volumes.get(&of.name) else { continue };
+        let particulars = [
+            ("container", record.id.to_string()),
+            ("destination", mount.destination.clone()),
+            ("propagation", mount.propagation.clone()),
+            ("read/write", mount.rw.to_string()),
+        ];
+        tell(core, &volume, "mount", &particulars);
+    }
+}
+
+/// Tells that a container that has ended has them no more.
+pub(crate) fn tell_unmounted(core: &Core, record: &ContainerRecord) {
+    for (_, of) in record.volumes() {
+        let Some(volume) = core.volumes.get(&of.name) else { continue };
+        tell(core, &volume, "unmount", &[("container", record.id.to_string())]);
+    }
 }
 
 /// As the API shows it.

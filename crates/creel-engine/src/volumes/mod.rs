@@ -6,6 +6,8 @@
 
 pub(crate) mod local;
 pub(crate) mod manage;
+pub(crate) mod mounting;
+pub(crate) mod taking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -31,4 +31,5 @@ mod stress;
 mod support;
 mod terminal;
 mod verify;
+mod volume_mounts;
 mod volumes;
