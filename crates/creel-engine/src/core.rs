@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use creel_cgroup::{Cgroup, Hierarchies};
+use creel_plugin::Plugins;
 use creel_store::Store;
 use creel_types::ContainerId;
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
     pub(crate) volumes: Volumes,
+    /// Drivers of volumes besides our own.
+    pub(crate) plugins: Plugins,
     pub(crate) events: Bus,
     pub(crate) hierarchies: Hierarchies,
     /// Changes with every boot: nothing that ran in another one runs now.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use creel_cgroup::Hierarchies;
 use creel_distribution::Auth;
+use creel_plugin::Plugins;
 use creel_store::Store;
 use creel_types::{Platform, Reference};
 use creel_wire::container::{
@@ -73,6 +74,10 @@ impl Engine {
         let volumes = Volumes::read(&store);
         let core = Arc::new(Core {
             volumes,
+            plugins: match config.plugin_dirs.as_slice() {
+                [] => Plugins::default(),
+                given => Plugins::new(given.to_vec()),
+            },
             program: Program::new(&config.executable, &config.root),
             config,
             store,

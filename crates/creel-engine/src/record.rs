@@ -152,8 +152,12 @@ impl MountRecord {
                 MountKind::Image => "image",
             }
             .to_owned(),
-            name: self.of.as_ref().map(|of| of.name.clone()).unwrap_or_default(),
-            source: self.source.clone(),
+            // An image is shown as it was asked for, and lies nowhere.
+            name: match (&self.of, self.kind) {
+                (_, MountKind::Image) => self.source.clone(),
+                (of, _) => of.as_ref().map(|of| of.name.clone()).unwrap_or_default(),
+            },
+            source: if self.kind == MountKind::Image { String::new() } else { self.source.clone() },
             destination: self.destination.clone(),
             driver: match (&self.of, self.kind) {
                 (Some(of), _) => of.driver.clone(),

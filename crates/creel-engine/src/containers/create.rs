@@ -47,9 +47,18 @@ pub(crate) async fn create(
             if let Err(e) = store.delete_container(&record.id, KIND) {
                 tracing::warn!(container = record.id.short(), "undoing a create: {e}");
             }
-        })
+        })?;
+        Ok(root)
     });
-    if let Err(e) = written.await {
+    let filled = async {
+        let root = written.await?;
+        volumes::fill_by_plugins(core, &container.record(), &root).await.inspect_err(|_| {
+            if let Err(e) = core.store.delete_container(&container.id, KIND) {
+                tracing::warn!(container = container.id.short(), "undoing a create: {e}");
+            }
+        })
+    };
+    if let Err(e) = filled.await {
         volumes::give_back(core, &container.record()).await;
         return Err(e);
     }

@@ -15,6 +15,7 @@ use crate::options::RemoveOptions;
 use crate::record::AtRest;
 use crate::shim::{End, Link};
 use crate::volumes::manage::tell_unmounted;
+use crate::volumes::plugins;
 
 /// A container that ends sooner than this is not marked as started on disk: what `/run` says is enough, and a machine
 /// that loses power within this time loses no more than the fact that it ran.
@@ -100,6 +101,9 @@ pub(crate) async fn finish(core: &Arc<Core>, container: &Arc<Container>, end: En
     });
     core.tell(container, "die", &[("exitCode", exit.code.to_string())]);
     tell_unmounted(core, &container.record());
+    // Nobody waits for a plugin.
+    let (this, record) = (core.clone(), container.record());
+    tokio::spawn(async move { plugins::unmount_all(&this, &record).await });
     if auto_remove {
         let (core, container) = (core.clone(), container.clone());
         tokio::spawn(async move {

@@ -455,6 +455,7 @@ fn image(mount: &Mount, base: MountRecord) -> std::result::Result<MountRecord, S
         kind: MountKind::Image,
         source: mount.source.clone(),
         rw: false,
+        propagation: "rprivate".to_owned(),
         options: bind_options(false, "rprivate", true, true),
         of: Some(of),
         ..base

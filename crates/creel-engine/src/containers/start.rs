@@ -21,6 +21,7 @@ use crate::spec;
 use crate::trees;
 use crate::volumes::manage::tell_mounted;
 use crate::volumes::mounting::{self, Opened};
+use crate::volumes::plugins;
 
 /// How long a shim is given to end itself after a start that failed.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -53,7 +54,11 @@ pub(crate) async fn begin(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         return Err(Error::conflict("container is marked for removal and cannot be started"));
     }
     let mut steps = Steps::default();
-    match launch(core, container, &mut steps).await {
+    let launched = launch(core, container, &mut steps).await;
+    if launched.is_err() {
+        plugins::unmount_all(core, &container.record()).await;
+    }
+    match launched {
         Ok(()) => {
             core.tell(container, "start", &[]);
             Ok(steps.timings)
@@ -114,6 +119,12 @@ async fn launch(
 ) -> std::result::Result<(), Refusal> {
     steps.begin();
     let dir = core.run_dir(&container.id);
+    // Another start may just be mounting what exists once.
+    let mut gates = Vec::new();
+    for name in mounting::shared_volumes(core, &container.record()) {
+        gates.push(core.volumes.gate(&format!("mount:{name}")).await);
+    }
+    plugins::mount_all(core, container).await.map_err(Refusal::Prepare)?;
     let (this, owner, target) = (core.clone(), container.clone(), dir.clone());
     let prepared = blocking(move || {
         let joined = join::open(&this, &owner.record())?;
@@ -229,6 +240,7 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -
         open_stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
         terminal: record.config.tty,
+        held: opened.held(),
         init: host.init.unwrap_or(false).then(|| core.program.plain().to_owned()),
     };
     clear(dir)?;

@@ -7,7 +7,7 @@ use creel_types::{ContainerId, ErrorKind};
 use creel_wire::volume::{Volume as Shown, VolumeCreate, VolumeList, VolumeUsage, VolumesPrune};
 use jiff::Timestamp;
 
-use super::{ANONYMOUS, LOCAL, Pairs, Volume, Volumes, local};
+use super::{ANONYMOUS, LOCAL, Pairs, Volume, Volumes, local, plugins};
 use crate::core::{Core, blocking, to_the_end};
 use crate::error::{Error, Result};
 use crate::filters::Filters;
@@ -38,7 +38,7 @@ pub(crate) async fn create(core: &Arc<Core>, request: VolumeCreate) -> Result<Sh
     let this = core.clone();
     let volume =
         to_the_end(async move { acquire(&this, wish, None).await.map(|(volume, _)| volume) }).await?;
-    Ok(shown(core, &volume))
+    Ok(shown_fully(core, &volume).await)
 }
 
 /// Finds or makes a volume and takes it into use by a container, if one is named. Tells whether it is new.
@@ -61,9 +61,16 @@ pub(crate) async fn acquire(
 }
 
 async fn find_or_make(core: &Arc<Core>, wish: Wish) -> Result<(Arc<Volume>, bool)> {
-    check_driver(core, &wish.driver)?;
+    let driver = match wish.driver.as_str() {
+        "" | LOCAL => None,
+        name => Some(plugins::driver(core, name).await?),
+    };
     core.volumes.check_whole(&wish.name)?;
-    if let Some(volume) = core.volumes.get(&wish.name) {
+    let mut found = core.volumes.get(&wish.name);
+    if found.is_none() {
+        found = plugins::find(core, &wish.name).await.map(|volume| core.volumes.insert(volume));
+    }
+    if let Some(volume) = found {
         if !wish.driver.is_empty() && wish.driver != volume.driver {
             return Err(Error::conflict(format!(
                 "volume name must be unique: there is one of driver {}",
@@ -80,8 +87,10 @@ async fn find_or_make(core: &Arc<Core>, wish: Wish) -> Result<(Arc<Volume>, bool
         options: Some(wish.options).filter(|options| !options.is_empty()),
     };
     local::check_name(&volume.name)?;
-    if volume.driver == LOCAL {
-        local::check_options(&volume.options.clone().unwrap_or_default())?;
+    let options = volume.options.clone().unwrap_or_default();
+    match &driver {
+        None => local::check_options(&options)?,
+        Some(driver) => driver.create(&volume.name, &options).await.map_err(|e| Error::of(&e))?,
     }
     let (store, json) = (core.store.clone(), serde_json::to_vec(&volume));
     let json = json.map_err(|e| Error::internal(format!("writing a volume's document: {e}")))?;
@@ -90,15 +99,6 @@ async fn find_or_make(core: &Arc<Core>, wish: Wish) -> Result<(Arc<Volume>, bool
     let volume = core.volumes.insert(volume);
     tell(core, &volume, "create", &[]);
     Ok((volume, true))
-}
-
-fn check_driver(_core: &Core, driver: &str) -> Result<()> {
-    match driver {
-        "" | LOCAL => Ok(()),
-        other => Err(Error::not_found(format!(
-            "error looking up volume plugin {other}: plugin \"{other}\" not found"
-        ))),
-    }
 }
 
 /// Tells an event about a volume.
@@ -136,7 +136,10 @@ fn shown(core: &Core, volume: &Volume) -> Shown {
         created_at: volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         driver: volume.driver.clone(),
         labels: volume.labels.clone(),
-        mountpoint: Volumes::mountpoint(&core.store, volume).display().to_string(),
+        mountpoint: match volume.driver.as_str() {
+            LOCAL => Volumes::mountpoint(&core.store, volume).display().to_string(),
+            _ => String::new(),
+        },
         name: volume.name.clone(),
         options: volume.options.clone(),
         scope: "local".to_owned(),
@@ -147,11 +150,37 @@ fn shown(core: &Core, volume: &Volume) -> Shown {
 
 /// `GET /volumes/{name}`.
 pub(crate) async fn inspect(core: &Arc<Core>, name: &str) -> Result<Shown> {
-    Ok(shown(core, &*find(core, name)?))
+    Ok(shown_fully(core, &*find(core, name).await?).await)
 }
 
-fn find(core: &Core, name: &str) -> Result<Arc<Volume>> {
-    core.volumes.get(name).ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+async fn find(core: &Core, name: &str) -> Result<Arc<Volume>> {
+    if let Some(volume) = core.volumes.get(name) {
+        return Ok(volume);
+    }
+    // A driver may have volumes that it was not asked for.
+    let found = plugins::find(core, name).await.map(Arc::new);
+    found.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+}
+
+/// As the API shows it, with what its driver tells.
+async fn shown_fully(core: &Core, volume: &Volume) -> Shown {
+    let ours = shown(core, volume);
+    if volume.driver == LOCAL {
+        return ours;
+    }
+    match plugins::told(core, volume).await {
+        Ok((told, scope)) => Shown {
+            mountpoint: told.mountpoint,
+            status: told.status,
+            scope,
+            created_at: if told.created_at.is_empty() { ours.created_at.clone() } else { told.created_at },
+            ..ours
+        },
+        Err(e) => {
+            tracing::warn!("volume {}: {e}", volume.name);
+            ours
+        }
+    }
 }
 
 /// `GET /volumes`.
@@ -165,28 +194,43 @@ pub(crate) async fn list(core: &Arc<Core>, filters: &Filters) -> Result<VolumeLi
             && filters.any("name", |name| volume.name.contains(name))
             && filters.labels(volume.labels.as_ref().unwrap_or(&none))
     };
-    let volumes = core.volumes.all();
-    let volumes = volumes.iter().filter(|volume| takes(volume)).map(|volume| shown(core, volume)).collect();
-    Ok(VolumeList { volumes, warnings: None })
+    let (others, warnings) = plugins::others(core).await;
+    let mut volumes = core.volumes.all();
+    volumes.extend(others.into_iter().map(Arc::new));
+    let mut list = Vec::new();
+    for volume in volumes.iter().filter(|volume| takes(volume)) {
+        list.push(shown_fully(core, volume).await);
+    }
+    Ok(VolumeList { volumes: list, warnings: Some(warnings).filter(|warnings| !warnings.is_empty()) })
 }
 
 /// `DELETE /volumes/{name}`.
 pub(crate) async fn remove(core: &Arc<Core>, name: &str, force: bool) -> Result<()> {
     let (this, owned) = (core.clone(), name.to_owned());
-    let removed = to_the_end(async move { discard(&this, &owned).await }).await;
+    let removed = to_the_end(async move { discard(&this, &owned, force).await }).await;
     match removed {
         Err(e) if force && e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// Removes a volume that nobody uses.
-pub(crate) async fn discard(core: &Arc<Core>, name: &str) -> Result<()> {
+/// Removes a volume that nobody uses; with `force`, also one whose driver is gone or fails.
+pub(crate) async fn discard(core: &Arc<Core>, name: &str, force: bool) -> Result<()> {
     let _gate = core.volumes.gate(name).await;
-    let volume = find(core, name)?;
+    let volume = find(core, name).await?;
     let users: Vec<String> = core.volumes.users(name).iter().map(ToString::to_string).collect();
     if !users.is_empty() {
         return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+    }
+    if volume.driver != LOCAL {
+        let removed = async {
+            let driver = plugins::driver(core, &volume.driver).await?;
+            driver.remove(name).await.map_err(|e| Error::of(&e))
+        };
+        match removed.await {
+            Err(e) if force => tracing::warn!("removing volume {name} all the same: {e}"),
+            other => other.map_err(|e| e.within(format_args!("remove {name}")))?,
+        }
     }
     let (store, owned) = (core.store.clone(), name.to_owned());
     blocking(move || Ok(store.remove_volume(&owned)?)).await?;
@@ -215,7 +259,7 @@ pub(crate) async fn prune(core: &Arc<Core>, filters: Filters) -> Result<VolumesP
                 continue;
             }
             let size = size(&core, &volume).await;
-            match discard(&core, &volume.name).await {
+            match discard(&core, &volume.name, false).await {
                 Ok(()) => {
                     space += u64::try_from(size).unwrap_or(0);
                     deleted.push(volume.name.clone());

@@ -7,6 +7,7 @@
 pub(crate) mod local;
 pub(crate) mod manage;
 pub(crate) mod mounting;
+pub(crate) mod plugins;
 pub(crate) mod taking;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use creel_store::{Root, Store};
@@ -11,8 +11,8 @@ use creel_types::{ContainerId, ErrorKind};
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 
 use super::manage::{self, Wish};
-use super::{LOCAL, Volume, Volumes, mounting};
-use crate::core::Core;
+use super::{LOCAL, Volume, Volumes, mounting, plugins};
+use crate::core::{Core, blocking};
 use crate::error::{Error, Result};
 use crate::record::{ContainerRecord, MountKind, MountRecord};
 use crate::trees;
@@ -35,7 +35,9 @@ pub(crate) async fn take(core: &Arc<Core>, record: &mut ContainerRecord) -> Resu
             }
         };
         let mount = &mut record.mounts[n];
-        mount.source = Volumes::mountpoint(&core.store, &volume).display().to_string();
+        if volume.driver == LOCAL {
+            mount.source = Volumes::mountpoint(&core.store, &volume).display().to_string();
+        }
         if let Some(of) = &mut mount.of {
             of.name.clone_from(&volume.name);
             of.driver.clone_from(&volume.driver);
@@ -53,7 +55,7 @@ pub(crate) async fn give_back(core: &Arc<Core>, record: &ContainerRecord) {
 /// Removes the volumes for which nobody chose a name, unless another container uses them.
 pub(crate) async fn discard_anonymous(core: &Arc<Core>, record: &ContainerRecord) {
     for (_, of) in record.volumes().filter(|(_, of)| of.anonymous && !of.name.is_empty()) {
-        match manage::discard(core, &of.name).await {
+        match manage::discard(core, &of.name, false).await {
             Err(e) if !matches!(e.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
                 tracing::warn!(container = record.id.short(), "removing an anonymous volume: {e}");
             }
@@ -83,6 +85,47 @@ pub(crate) fn fill(core: &Core, record: &ContainerRecord, snapshot: &Root) -> Re
     Ok(())
 }
 
+/// As [`fill`], for volumes that plugins have to mount first.
+pub(crate) async fn fill_by_plugins(
+    core: &Arc<Core>,
+    record: &ContainerRecord,
+    snapshot: &Root,
+) -> Result<()> {
+    for (mount, of) in record.volumes().filter(|(_, of)| of.copy && of.driver != LOCAL) {
+        let root = trees::mounted(snapshot, false)?;
+        let inside = mount.destination.trim_start_matches('/');
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(source) = creel_sys::openat2::open_in_root(&root, inside, flags, 0) else { continue };
+        let subpath = of.subpath.clone();
+        let work = async move |place: PathBuf| {
+            blocking(move || {
+                let root = open_directory(&place)?;
+                match within(&root, &subpath) {
+                    Some(place) if is_empty(&place)? => copy(&source, &place),
+                    _ => Ok(()),
+                }
+            })
+            .await
+        };
+        plugins::meanwhile(core, &of.name, &of.driver, record.id.as_str(), work)
+            .await
+            .map_err(|e| e.within(format_args!("filling the volume at {}", mount.destination)))?;
+    }
+    Ok(())
+}
+
+/// The directory at a subpath of a volume, if there is one.
+fn within(root: &OwnedFd, subpath: &str) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let inside = if subpath.is_empty() { "." } else { subpath };
+    creel_sys::openat2::open_beneath(root, inside, flags, 0).ok()
+}
+
+fn is_empty(place: &OwnedFd) -> Result<bool> {
+    let mut entries = rustix::fs::Dir::read_from(place).map_err(|e| Error::io("reading a volume", e))?;
+    Ok(entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))))
+}
+
 fn fill_one(core: &Core, user: &ContainerId, mount: &MountRecord, source: &OwnedFd) -> Result<()> {
     let Some(of) = mount.volume() else { return Ok(()) };
     let Some(volume) = core.volumes.get(&of.name) else { return Ok(()) };
@@ -93,10 +136,7 @@ fn fill_one(core: &Core, user: &ContainerId, mount: &MountRecord, source: &Owned
     }
     // Somebody may have it mounted, or it lies elsewhere: it is filled where it is.
     let Some(place) = place(&core.store, &volume, &of.subpath)? else { return Ok(()) };
-    let mut entries = rustix::fs::Dir::read_from(&place).map_err(|e| Error::io("reading a volume", e))?;
-    let empty =
-        entries.all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
-    if empty { copy(source, &place) } else { Ok(()) }
+    if is_empty(&place)? { copy(source, &place) } else { Ok(()) }
 }
 
 /// The directory that is to be filled; `None` where there is nothing to be filled, or what was filled would not last.
@@ -112,9 +152,7 @@ fn place(store: &Store, volume: &Volume, subpath: &str) -> Result<Option<OwnedFd
             return Ok(None);
         }
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let inside = if subpath.is_empty() { "." } else { subpath };
-    Ok(creel_sys::openat2::open_beneath(&root, inside, flags, 0).ok())
+    Ok(within(&root, subpath))
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd> {

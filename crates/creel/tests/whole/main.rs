@@ -32,4 +32,6 @@ mod support;
 mod terminal;
 mod verify;
 mod volume_mounts;
+mod volume_options;
+mod volume_plugins;
 mod volumes;

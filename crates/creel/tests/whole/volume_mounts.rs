@@ -144,7 +144,7 @@ fn an_empty_volume_gets_the_images_content_with_all_that_belongs_to_it() {
         let of = |name: &str| {
             let meta = std::fs::symlink_metadata(data.join(name)).unwrap();
             let mut value = [0; 16];
-            let count = rustix::fs::getxattr(&data.join(name), "user.test", &mut value[..]).unwrap_or(0);
+            let count = rustix::fs::getxattr(data.join(name), "user.test", &mut value[..]).unwrap_or(0);
             (
                 meta.uid(),
                 meta.gid(),
