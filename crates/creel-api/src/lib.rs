@@ -16,6 +16,7 @@ mod params;
 mod router;
 mod server;
 mod system;
+mod volumes;
 
 pub use error::ApiError;
 pub use router::router;

@@ -9,7 +9,7 @@ use creel_engine::Engine;
 use http::{Method, Uri};
 
 use crate::error::ApiError;
-use crate::{containers, execs, files, images, system};
+use crate::{containers, execs, files, images, system, volumes};
 
 /// What every handler is given.
 pub(crate) type State = axum::extract::State<Arc<Engine>>;
@@ -55,6 +55,10 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .route("/images/get", get(images::save))
         .route("/images/prune", post(images::prune))
         .route("/creel/images/verify", post(images::verify))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         // An image's name may hold slashes, so what is asked of it stands at the end of the path.
         .route("/images/{*rest}", any(images::by_name))
         .fallback(no_route)

@@ -92,8 +92,12 @@ pub(crate) struct Command {
 }
 
 /// The groups of commands.
-pub(crate) const GROUPS: [(&str, &str); 3] =
-    [("container", "Manage containers"), ("image", "Manage images"), ("system", "Manage creel")];
+pub(crate) const GROUPS: [(&str, &str); 4] = [
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("system", "Manage creel"),
+    ("volume", "Manage volumes"),
+];
 
 /// Makes a [`Run`] of an async function.
 macro_rules! run {

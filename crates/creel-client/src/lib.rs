@@ -17,6 +17,7 @@ mod images;
 mod query;
 mod system;
 mod timing;
+mod volumes;
 
 pub use body::{ByteBody, Lines, Upload};
 pub use connection::{Client, Hijacked};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use creel_cgroup::{Cgroup, Hierarchies};
+use creel_plugin::Plugins;
 use creel_store::Store;
 use creel_types::ContainerId;
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use crate::options::EngineConfig;
 use crate::program::Program;
 use crate::record::{ContainerRecord, KIND};
 use crate::shim::Told;
+use crate::volumes::Volumes;
 
 /// The engine's insides.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub(crate) struct Core {
     pub(crate) store: Arc<Store>,
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
+    pub(crate) volumes: Volumes,
+    /// Drivers of volumes besides our own.
+    pub(crate) plugins: Plugins,
     pub(crate) events: Bus,
     pub(crate) hierarchies: Hierarchies,
     /// Changes with every boot: nothing that ran in another one runs now.

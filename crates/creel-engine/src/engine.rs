@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use creel_cgroup::Hierarchies;
 use creel_distribution::Auth;
+use creel_plugin::Plugins;
 use creel_store::Store;
 use creel_types::{Platform, Reference};
 use creel_wire::container::{
@@ -14,6 +15,7 @@ use creel_wire::exec::{ExecConfig, ExecInspect, ExecStart};
 use creel_wire::image::{HistoryItem, ImageDelete, ImageInspect, ImageSummary, ImagesPrune, ProgressMessage};
 use creel_wire::stats::Stats;
 use creel_wire::system::{AuthResponse, DiskUsage, Event, Info, Version};
+use creel_wire::volume::{Volume, VolumeCreate, VolumeList, VolumesPrune};
 use jiff::Timestamp;
 use tokio::sync::mpsc::{self, Receiver};
 
@@ -32,6 +34,7 @@ use crate::options::{
     LogOptions, LogStream, PutOptions, RemoveOptions, Timings, WaitCondition,
 };
 use crate::program::Program;
+use crate::volumes::{Volumes, manage as volumes};
 use crate::{containers::Registry, driver, images, logs, reconcile, shim, system};
 
 /// The engine. Every `id` may be a full id, a name with or without a leading slash, or the beginning of an id; what
@@ -68,7 +71,13 @@ impl Engine {
         }
         let hierarchies = Hierarchies::detect().map_err(|e| Error::of(&e))?;
         let (told, mut heard) = mpsc::unbounded_channel::<shim::Told>();
+        let volumes = Volumes::read(&store);
         let core = Arc::new(Core {
+            volumes,
+            plugins: match config.plugin_dirs.as_slice() {
+                [] => Plugins::default(),
+                given => Plugins::new(given.to_vec()),
+            },
             program: Program::new(&config.executable, &config.root),
             config,
             store,
@@ -438,6 +447,47 @@ impl Engine {
     /// InvalidArgument for a change that cannot be understood; none else before the first message.
     pub async fn import(&self, tar: ByteSource, options: ImportOptions) -> Result<Receiver<ProgressMessage>> {
         images::transfer::import(&self.core, tar, options)
+    }
+
+    /// Makes a volume, or finds the one of that name.
+    ///
+    /// # Errors
+    /// InvalidArgument for a name or an option that cannot be, NotFound for an unknown driver, Conflict when a volume of
+    /// another driver has the name.
+    pub async fn volume_create(&self, request: VolumeCreate) -> Result<Volume> {
+        volumes::create(&self.core, request).await
+    }
+
+    /// Lists volumes by name.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
+    pub async fn volumes(&self, filters: Filters) -> Result<VolumeList> {
+        volumes::list(&self.core, &filters).await
+    }
+
+    /// Everything about one volume.
+    ///
+    /// # Errors
+    /// NotFound.
+    pub async fn volume_inspect(&self, name: &str) -> Result<Volume> {
+        volumes::inspect(&self.core, name).await
+    }
+
+    /// Removes a volume with its data; with `force`, one that is not there is removed already.
+    ///
+    /// # Errors
+    /// NotFound; Conflict when a container uses it, running or not.
+    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
+        volumes::remove(&self.core, name, force).await
+    }
+
+    /// Removes anonymous volumes that no container uses, or with the filter `all` those with a name too.
+    ///
+    /// # Errors
+    /// InvalidArgument for unknown filters.
+    pub async fn volume_prune(&self, filters: Filters) -> Result<VolumesPrune> {
+        volumes::prune(&self.core, filters).await
     }
 
     /// What this engine and this machine are.

@@ -41,6 +41,8 @@ pub(crate) enum HelperRoot {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RestingMount {
     pub(crate) source: PathBuf,
+    /// What of it is mounted, if not all: links in it lead nowhere else.
+    pub(crate) subpath: String,
     pub(crate) destination: PathBuf,
 }
 
@@ -217,7 +219,16 @@ fn resting_root(root: &HelperRoot) -> Result<OwnedFd> {
         let flags = sys::OpenTreeFlags::OPEN_TREE_CLOEXEC
             | sys::OpenTreeFlags::OPEN_TREE_CLONE
             | sys::OpenTreeFlags::AT_RECURSIVE;
-        let Ok(source) = sys::open_tree(rustix::fs::CWD, &mount.source, flags) else { continue };
+        let source = match mount.subpath.as_str() {
+            "" => sys::open_tree(rustix::fs::CWD, &mount.source, flags),
+            subpath => {
+                let Ok(root) = open(&mount.source) else { continue };
+                let beneath = creel_sys::openat2::open_beneath(&root, subpath, OFlags::PATH, 0);
+                let Ok(place) = beneath else { continue };
+                sys::open_tree(&place, c"", flags | sys::OpenTreeFlags::AT_EMPTY_PATH)
+            }
+        };
+        let Ok(source) = source else { continue };
         if let Err(e) = attach(&source, place.as_fd()) {
             return Err(Error::io(format_args!("mounting {}", mount.destination.display()), e));
         }

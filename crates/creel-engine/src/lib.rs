@@ -29,6 +29,7 @@ mod spec;
 mod system;
 mod times;
 mod trees;
+mod volumes;
 
 pub use containers::attach::Attachment;
 pub use containers::wait::WaitHandle;

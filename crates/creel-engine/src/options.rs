@@ -36,6 +36,8 @@ pub struct EngineConfig {
     pub registries: RegistryConfig,
     /// The storage driver that is wanted; `None` for overlay where that works, and copies where not.
     pub driver: Option<Driver>,
+    /// Where plugins leave their sockets; Docker's directories if empty.
+    pub plugin_dirs: Vec<PathBuf>,
     /// The most bytes that an image's layer may have uncompressed; 0 for no limit, `None` for the default (256 GiB).
     pub max_layer_bytes: Option<u64>,
 }

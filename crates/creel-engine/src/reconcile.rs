@@ -62,6 +62,7 @@ pub(crate) async fn reconcile(core: &Arc<Core>) -> Result<()> {
     for record in core.store.records(KIND) {
         match serde_json::from_slice::<ContainerRecord>(&record.json) {
             Ok(record) if core.store.snapshot(&record.id).is_ok() => {
+                record.volumes().for_each(|(_, of)| core.volumes.add_user(&of.name, &record.id));
                 core.containers.insert(Container::new(record));
             }
             Ok(_) => quarantine(core, &record.id, "its writable layer is missing").await,
@@ -206,12 +207,14 @@ async fn kill_shim(dir: &Path) {
     }
 }
 
-fn shim_pid(dir: &Path) -> Option<i32> {
+/// The process of the shim of a run directory, as its record says.
+pub(crate) fn shim_pid(dir: &Path) -> Option<i32> {
     let json = std::fs::read(dir.join(files::STATE)).ok()?;
     Some(serde_json::from_slice::<creel_shim::proto::StateRecord>(&json).ok()?.shim_pid)
 }
 
-fn is_shim_of(pid: i32, dir: &Path) -> bool {
+/// Whether this process is the shim of a run directory.
+pub(crate) fn is_shim_of(pid: i32, dir: &Path) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = command.split(|b| *b == 0).collect();
     words.get(1) == Some(&&b"shim"[..])

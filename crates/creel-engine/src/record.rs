@@ -1,5 +1,7 @@
 //! What is kept of a container on disk: one JSON document in the store, kind [`KIND`].
 
+use std::collections::BTreeMap;
+
 use creel_types::{ContainerId, Digest, Platform};
 use creel_wire::container::{Config, MountPoint};
 use creel_wire::host::HostConfig;
@@ -21,7 +23,7 @@ pub(crate) struct ContainerRecord {
     pub(crate) host_config: HostConfig,
     pub(crate) image: Digest,
     pub(crate) platform: Platform,
-    /// Everything that is mounted by wish: binds, tmpfs, anonymous volumes.
+    /// Everything that is mounted by wish: binds, tmpfs, volumes, images.
     #[serde(default)]
     pub(crate) mounts: Vec<MountRecord>,
     /// The boot in which it was created or started last: in another one nothing of it can run.
@@ -62,10 +64,10 @@ pub(crate) enum AtRest {
 }
 
 /// One mount that was wished for, ready to be put into a Spec.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MountRecord {
     pub(crate) kind: MountKind,
-    /// Path on the host; empty for tmpfs.
+    /// Path on the host; empty for tmpfs, and for volumes of other drivers before they are mounted.
     pub(crate) source: String,
     /// Absolute path in the container.
     pub(crate) destination: String,
@@ -86,21 +88,57 @@ pub(crate) struct MountRecord {
     /// Whether it came by `--mount` or `--tmpfs` (they do not show alike in `inspect`).
     #[serde(default)]
     pub(crate) hidden: bool,
+    /// Which volume or image it is. Volumes without it are directories of the container's own, as an older creel made
+    /// them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) of: Option<MountOf>,
+}
+
+/// The volume or image of a mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MountOf {
+    /// The volume's name, or the image's id.
+    pub(crate) name: String,
+    /// The volume's driver.
+    #[serde(default)]
+    pub(crate) driver: String,
+    /// Whether it goes with the container (`rm -v`): nobody chose its name.
+    #[serde(default)]
+    pub(crate) anonymous: bool,
+    /// What of it is mounted, relative to its root; all if empty.
+    #[serde(default)]
+    pub(crate) subpath: String,
+    /// Whether it gets the image's content if it is empty.
+    #[serde(skip)]
+    pub(crate) copy: bool,
+    /// Options and labels for the case that it has to be made.
+    #[serde(skip)]
+    pub(crate) options: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(crate) labels: Option<BTreeMap<String, String>>,
 }
 
 /// What a [`MountRecord`] mounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MountKind {
     /// A path of the host.
+    #[default]
     Bind,
-    /// A directory of the container's own, filled from the image.
+    /// A volume.
     Volume,
     /// Memory.
     Tmpfs,
+    /// An image's files, read-only.
+    Image,
 }
 
 impl MountRecord {
+    /// The volume that it mounts, if it is one.
+    pub(crate) fn volume(&self) -> Option<&MountOf> {
+        self.of.as_ref().filter(|_| self.kind == MountKind::Volume)
+    }
+
     /// As `inspect` shows it; `None` for what Docker leaves out (`--tmpfs`).
     pub(crate) fn point(&self) -> Option<MountPoint> {
         if self.hidden {
@@ -111,12 +149,21 @@ impl MountRecord {
                 MountKind::Bind => "bind",
                 MountKind::Volume => "volume",
                 MountKind::Tmpfs => "tmpfs",
+                MountKind::Image => "image",
             }
             .to_owned(),
-            name: String::new(),
-            source: self.source.clone(),
+            // An image is shown as it was asked for, and lies nowhere.
+            name: match (&self.of, self.kind) {
+                (_, MountKind::Image) => self.source.clone(),
+                (of, _) => of.as_ref().map(|of| of.name.clone()).unwrap_or_default(),
+            },
+            source: if self.kind == MountKind::Image { String::new() } else { self.source.clone() },
             destination: self.destination.clone(),
-            driver: if self.kind == MountKind::Volume { "local".to_owned() } else { String::new() },
+            driver: match (&self.of, self.kind) {
+                (Some(of), _) => of.driver.clone(),
+                (None, MountKind::Volume) => "local".to_owned(),
+                _ => String::new(),
+            },
             mode: self.mode.clone(),
             rw: self.rw,
             propagation: self.propagation.clone(),
@@ -133,8 +180,13 @@ impl ContainerRecord {
         args
     }
 
+    /// Its mounts of volumes.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = (&MountRecord, &MountOf)> {
+        self.mounts.iter().filter_map(|mount| Some((mount, mount.volume()?)))
+    }
+
     /// The labels.
-    pub(crate) fn labels(&self) -> std::collections::BTreeMap<String, String> {
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         self.config.labels.clone().unwrap_or_default()
     }
 

@@ -105,13 +105,20 @@ pub(crate) fn info(core: &Core) -> Info {
         security_options: vec!["name=seccomp,profile=builtin".to_owned(), "name=cgroupns".to_owned()],
         registry_config: registry_config(&core.config.registries),
         plugins: BTreeMap::from([
-            ("Volume".to_owned(), Some(vec!["local".to_owned()])),
+            ("Volume".to_owned(), Some(volume_drivers(core))),
             ("Network".to_owned(), Some(vec!["host".to_owned(), "null".to_owned()])),
             ("Log".to_owned(), Some(vec!["json-file".to_owned(), "none".to_owned()])),
             ("Authorization".to_owned(), None),
         ]),
         warnings: Vec::new(),
     }
+}
+
+/// Our own driver, and whatever plugins there are: what each of them is, they are not asked here.
+fn volume_drivers(core: &Core) -> Vec<String> {
+    let mut names = vec!["local".to_owned()];
+    names.extend(core.plugins.names());
+    names
 }
 
 /// What is to be known of the store, as pairs.
@@ -194,7 +201,7 @@ pub(crate) async fn disk_usage(core: &Arc<Core>) -> Result<DiskUsage> {
         layers_size: i64::try_from(found.layers.bytes).unwrap_or(i64::MAX),
         images,
         containers,
-        volumes: Vec::new(),
+        volumes: crate::volumes::manage::usage(core).await,
         build_cache: Vec::new(),
         creel: Some(CreelUsage {
             layers_reclaimable: found.layers.reclaimable,

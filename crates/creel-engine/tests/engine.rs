@@ -61,6 +61,7 @@ async fn lab() -> Option<Lab> {
         executable: binary().unwrap(),
         registries: creel_engine::RegistryConfig::default(),
         driver: None,
+        plugin_dirs: Vec::new(),
         max_layer_bytes: None,
     })
     .await

@@ -82,6 +82,10 @@ impl Sources {
                     open_namespace(*kind, path).map(|fd| sources.joins.push((*kind, fd)))
                 }
                 _ if !privileged => Ok(()),
+                // A descriptor's tree may be attached nowhere; then only its own mount namespace may copy it.
+                Step::Mount { mount: MountStep::Bind { source, .. } } if apply::is_descriptor(source) => {
+                    sources.prepare(number, step)
+                }
                 // In the child's own tree nothing is any host's slave.
                 Step::Root { rootfs, slave } if far || *slave => {
                     rootfs::detached(rootfs, *slave).map(|fd| sources.root = fd)

@@ -36,6 +36,7 @@ mod store;
 mod usage;
 mod verify;
 mod view;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,7 @@ pub use store::{OpenReport, Store};
 pub use usage::{DiskUse, Use};
 pub use verify::{Checking, Damage, Fate, Incomplete, VerifyOptions, VerifyReport};
 pub use view::{Content, View};
+pub use volumes::StoredVolume;
 
 /// A named step at which a test may kill this process.
 #[cfg(test)]

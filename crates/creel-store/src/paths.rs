@@ -14,6 +14,7 @@
 //! ├── containers/<id>/upper      a container's writable layer
 //! ├── containers/<id>/work       overlay's work directory
 //! ├── containers/<id>/copy       instead of the two: a copy of the layers, `fs`, and `made`, which says since when
+//! ├── volumes/<name>/_data       a volume's data; volume.json beside it says what it is
 //! ├── quarantine/<time>-<what>   damaged content that was put aside, for people; never read, never deleted
 //! └── tmp/                       everything unfinished; emptied at open
 //! ```
@@ -124,6 +125,16 @@ impl Paths {
     /// Where a container's copy of the layers is, if its root is one.
     pub(crate) fn copy(&self, id: &ContainerId) -> PathBuf {
         self.container(id).join("copy")
+    }
+
+    /// The directory of all volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.root.join("volumes")
+    }
+
+    /// One volume's directory.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
     }
 
     /// The directory of all init layers.

@@ -69,6 +69,7 @@ impl Store {
             paths.layers(),
             paths.inits(),
             paths.containers(),
+            paths.volumes(),
             paths.tmp(),
         ];
         let new = !directories.iter().all(|directory| directory.is_dir());
@@ -82,6 +83,7 @@ impl Store {
         }
         let mut report = OpenReport::default();
         let db = Db::open(&paths, &mut report)?;
+        crate::volumes::sweep(&paths, &mut report.swept);
         for problem in &report.quarantined {
             tracing::warn!("{problem}");
         }

@@ -11,6 +11,7 @@ pub mod image;
 pub mod stats;
 pub mod system;
 pub mod verify;
+pub mod volume;
 
 pub use creel_types::stream;
 

@@ -174,7 +174,7 @@ documents! {
         /// Containers.
         pub containers: Vec<crate::container::ContainerSummary>,
         /// Volumes.
-        pub volumes: Vec<Value>,
+        pub volumes: Vec<crate::volume::Volume>,
         /// Build cache.
         pub build_cache: Vec<Value>,
         /// What only creel knows of; absent in other daemons' answers.

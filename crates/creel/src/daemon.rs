@@ -54,6 +54,10 @@ struct Arguments {
     /// The largest layer that is unpacked, uncompressed: bytes, or with k, m, g or t; 0 for any size [default: 256g]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_layer_size: Option<u64>,
+    /// Directory in which volume plugins leave their sockets, .spec and .json files; may be given several times [default:
+    /// /run/docker/plugins, /etc/docker/plugins and /usr/lib/docker/plugins]
+    #[arg(long = "plugin-dir", value_name = "DIR")]
+    plugin_dirs: Vec<PathBuf>,
     /// How much is logged: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -152,6 +156,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
                 executable,
                 registries,
                 driver: arguments.storage_driver,
+                plugin_dirs: arguments.plugin_dirs,
                 max_layer_bytes: arguments.max_layer_size,
             })
             .await

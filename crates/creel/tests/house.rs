@@ -23,6 +23,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("creel-store", &["creel-types", "creel-sys", "creel-layer"]),
     ("creel-net", &["creel-types", "creel-sys"]),
     ("creel-distribution", &["creel-types", "creel-sys", "creel-layer", "creel-store"]),
+    ("creel-plugin", &["creel-types"]),
     (
         "creel-engine",
         &[
@@ -35,6 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "creel-shim",
             "creel-store",
             "creel-distribution",
+            "creel-plugin",
         ],
     ),
     ("creel-api", &["creel-types", "creel-wire", "creel-engine"]),

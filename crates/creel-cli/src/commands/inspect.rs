@@ -1,4 +1,4 @@
-//! `inspect`, `container inspect` and `image inspect`.
+//! `inspect`, `container inspect`, `image inspect` and `volume inspect`.
 
 use bytes::Bytes;
 use creel_client::Error;
@@ -18,12 +18,12 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         paths: &["inspect"],
         usage: &["[OPTIONS] NAME|ID [NAME|ID...]"],
-        about: "Return low-level information on containers and images",
+        about: "Return low-level information on containers, images and volumes",
         long: "",
         flags: &[&[
             FORMAT,
             SIZE,
-            Flag::text("type", "string", "Only objects of this type: container or image"),
+            Flag::text("type", "string", "Only objects of this type: container, image or volume"),
         ]],
         interspersed: true,
         arity: Arity::AtLeast(1),
@@ -56,6 +56,7 @@ enum What {
     Any,
     Container,
     Image,
+    Volume,
 }
 
 async fn inspect(c: Context) -> Outcome {
@@ -63,10 +64,13 @@ async fn inspect(c: Context) -> Outcome {
         None => What::Any,
         Some("container") => What::Container,
         Some("image") => What::Image,
-        Some("") => return Err(Failure::new("type is empty: must be one of \"container\", \"image\"")),
+        Some("volume") => What::Volume,
+        Some("") => {
+            return Err(Failure::new("type is empty: must be one of \"container\", \"image\", \"volume\""));
+        }
         Some(other) => {
             return Err(Failure::new(format!(
-                "unknown type: {other:?}: must be one of \"container\", \"image\""
+                "unknown type: {other:?}: must be one of \"container\", \"image\", \"volume\""
             )));
         }
     };
@@ -81,21 +85,31 @@ async fn inspect_image(c: Context) -> Outcome {
     show(c, What::Image).await
 }
 
+/// `volume inspect`.
+pub(super) async fn inspect_volume(c: Context) -> Outcome {
+    show(c, What::Volume).await
+}
+
 async fn find(c: &Context, name: &str, what: What) -> Result<Bytes, String> {
     let size = c.parsed.on("size");
     let text = |e: Error| e.to_string();
     match what {
         What::Container => c.client.inspect(name, size).await.map_err(text),
         What::Image => c.client.image_inspect(name).await.map_err(text),
-        What::Any => match c.client.inspect(name, size).await {
-            Err(e) if e.is_not_found() => {
-                c.client.image_inspect(name).await.map_err(|e| match e.is_not_found() {
-                    true => format!("Error: No such object: {name}"),
-                    false => e.to_string(),
-                })
+        What::Volume => c.client.volume_inspect(name).await.map_err(text),
+        What::Any => {
+            let mut found = c.client.inspect(name, size).await;
+            if matches!(&found, Err(e) if e.is_not_found()) {
+                found = c.client.image_inspect(name).await;
             }
-            other => other.map_err(text),
-        },
+            if matches!(&found, Err(e) if e.is_not_found()) {
+                found = c.client.volume_inspect(name).await;
+            }
+            found.map_err(|e| match e.is_not_found() {
+                true => format!("Error: No such object: {name}"),
+                false => e.to_string(),
+            })
+        }
     }
 }
 

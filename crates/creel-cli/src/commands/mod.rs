@@ -16,6 +16,7 @@ mod system;
 mod top;
 mod transfer;
 mod verify;
+mod volume;
 
 use crate::command::Command;
 
@@ -36,5 +37,6 @@ pub(crate) const COMMANDS: &[&[Command]] = &[
     pull::COMMANDS,
     transfer::COMMANDS,
     verify::COMMANDS,
+    volume::COMMANDS,
     system::COMMANDS,
 ];

@@ -6,11 +6,13 @@ use creel_wire::container::ContainerSummary;
 use creel_wire::image::ImageSummary;
 use creel_wire::system::{DiskUsage, Event};
 use creel_wire::verify::Usage;
+use creel_wire::volume::Volume;
 use jiff::Timestamp;
 
 use super::images::image_rows;
 use super::logs::timestamp;
 use super::ps::{HEADINGS as CONTAINER_HEADINGS, container_row};
+use super::volume::volume_row;
 use crate::command::{Arity, Command, Context, Outcome, run};
 use crate::failure::Failure;
 use crate::flags::{Flag, values};
@@ -503,6 +505,14 @@ fn disk_usage_rows(usage: &DiskUsage) -> Vec<Value> {
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         one(kind, count(of.count), count(of.active), number(of.size), number(of.reclaimable), true)
     };
+    let volumes = |list: &[Volume]| {
+        let usage = |v: &Volume| v.usage_data.clone().unwrap_or_default();
+        let size = |v: &Volume| usage(v).size.max(0);
+        let used = list.iter().filter(|v| usage(v).ref_count > 0).count();
+        let all = list.iter().map(size).sum();
+        let unused = list.iter().filter(|v| usage(v).ref_count == 0).map(size).sum();
+        one("Local Volumes", list.len(), used, all, unused, true)
+    };
     let mut rows = vec![
         one(
             "Images",
@@ -520,7 +530,7 @@ fn disk_usage_rows(usage: &DiskUsage) -> Vec<Value> {
             stopped,
             true,
         ),
-        one("Local Volumes", usage.volumes.len(), 0, 0, 0, true),
+        volumes(&usage.volumes),
         one("Build Cache", usage.build_cache.len(), 0, 0, 0, false),
     ];
     if let Some(creel) = &usage.creel {
@@ -587,10 +597,19 @@ fn verbose(usage: &DiskUsage, now: Timestamp) -> Result<String, Failure> {
         rows: rows.collect(),
         method: &no_method,
     };
+    let volumes = Listing {
+        format: None,
+        table: "{{.Name}}\t{{.Links}}\t{{.Size}}",
+        type_name: "",
+        headings: &[("Name", "VOLUME NAME"), ("Links", "LINKS"), ("Size", "SIZE")],
+        rows: usage.volumes.iter().map(volume_row).collect(),
+        method: &no_method,
+    };
     let mut text = format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}",
+        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}",
         images.render()?,
-        containers.render()?
+        containers.render()?,
+        volumes.render()?
     );
     if let Some(creel) = &usage.creel {
         let _ = writeln!(text, "\nBesides images and containers:\n");

@@ -10,10 +10,11 @@ use creel_wire::host::HostConfig;
 use jiff::Timestamp;
 
 use super::container::Container;
-use super::{host, mounts, volumes};
+use super::{host, mounts};
 use crate::core::{Core, blocking};
 use crate::error::{Error, Result};
-use crate::record::{AtRest, ContainerRecord, KIND, MountKind};
+use crate::record::{AtRest, ContainerRecord, KIND, MountRecord};
+use crate::volumes::taking as volumes;
 use crate::{merge, names};
 
 /// Creates a container.
@@ -33,19 +34,34 @@ pub(crate) async fn create(
     let name = given.unwrap_or_else(|| names::random(&core.containers.names(), names::random_number));
     let guard = core.containers.take_name(&name, &id)?;
     record.name = name;
+    volumes::find_images(core, &mut record)?;
+    volumes::take(core, &mut record).await?;
     let container = Container::new(record);
-    let (store, record) = (core.store.clone(), container.record());
-    blocking(move || {
+    let (this, record) = (core.clone(), container.record());
+    let written = blocking(move || {
+        let store = &this.store;
         let json =
             serde_json::to_vec(&*record).map_err(|e| Error::internal(format!("writing a record: {e}")))?;
         let root = store.create_container(&record.id, &image, KIND, Some(&record.name), &json)?;
-        volumes::make(&record, &root).inspect_err(|_| {
+        volumes::fill(&this, &record, &root).inspect_err(|_| {
             if let Err(e) = store.delete_container(&record.id, KIND) {
                 tracing::warn!(container = record.id.short(), "undoing a create: {e}");
             }
+        })?;
+        Ok(root)
+    });
+    let filled = async {
+        let root = written.await?;
+        volumes::fill_by_plugins(core, &container.record(), &root).await.inspect_err(|_| {
+            if let Err(e) = core.store.delete_container(&container.id, KIND) {
+                tracing::warn!(container = container.id.short(), "undoing a create: {e}");
+            }
         })
-    })
-    .await?;
+    };
+    if let Err(e) = filled.await {
+        volumes::give_back(core, &container.record()).await;
+        return Err(e);
+    }
     core.containers.insert(container.clone());
     guard.keep();
     core.tell(&container, "create", &[]);
@@ -98,11 +114,7 @@ fn prepare(
         config.working_dir = mounts::clean(&config.working_dir);
     }
     host::complete(&mut host_config, &machine);
-    let mut mounts = mounts::all(&config, &host_config)?;
-    let volumes = core.dir(id).join("volumes");
-    for (n, mount) in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume).enumerate() {
-        mount.source = volumes.join(n.to_string()).display().to_string();
-    }
+    let mounts = mounts::all(&config, &host_config, taken_over(core, &host_config)?)?;
     if config.hostname.is_empty() {
         let shared = host_config.network_mode == "host" || host_config.uts_mode == "host";
         config.hostname = if shared { hostname_of_host() } else { id.short().to_owned() };
@@ -164,6 +176,18 @@ fn donors(core: &Core, host: &mut HostConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The mounts of the containers that `--volumes-from` names.
+fn taken_over(core: &Core, host: &HostConfig) -> Result<Vec<MountRecord>> {
+    let mut all = Vec::new();
+    for spec in host.volumes_from.iter().flatten() {
+        let (name, mode) = spec.split_once(':').unwrap_or((spec, ""));
+        // "Not found" would make clients pull the image.
+        let donor = core.containers.find(name).map_err(|e| Error::invalid(e.to_string()))?;
+        all.extend(mounts::taken_over(&donor.record().mounts, mode)?);
+    }
+    Ok(all)
 }
 
 /// The host's own name.

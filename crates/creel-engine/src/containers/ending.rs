@@ -14,6 +14,8 @@ use crate::core::{Core, blocking};
 use crate::options::RemoveOptions;
 use crate::record::AtRest;
 use crate::shim::{End, Link};
+use crate::volumes::manage::tell_unmounted;
+use crate::volumes::plugins;
 
 /// A container that ends sooner than this is not marked as started on disk: what `/run` says is enough, and a machine
 /// that loses power within this time loses no more than the fact that it ran.
@@ -98,6 +100,10 @@ pub(crate) async fn finish(core: &Arc<Core>, container: &Arc<Container>, end: En
         life.last = Some((exit.code, exit.error.clone()));
     });
     core.tell(container, "die", &[("exitCode", exit.code.to_string())]);
+    tell_unmounted(core, &container.record());
+    // Nobody waits for a plugin.
+    let (this, record) = (core.clone(), container.record());
+    tokio::spawn(async move { plugins::unmount_all(&this, &record).await });
     if auto_remove {
         let (core, container) = (core.clone(), container.clone());
         tokio::spawn(async move {

@@ -43,6 +43,7 @@ pub(super) fn gather(
         identity: identity(rootfs, record)?,
         dir: joined.network.as_ref().map_or_else(|| core.dir(&record.id), |network| network.dir.clone()),
         joined: joined.paths.clone(),
+        trees: Default::default(),
         devices,
         block_devices,
         cgroup_path: core.cgroup_path(record),

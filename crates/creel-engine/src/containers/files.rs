@@ -15,7 +15,7 @@ use crate::core::{Core, blocking};
 use crate::error::{Error, Result};
 use crate::helper::{self, HelperRequest, HelperRoot, Operation, RestingMount};
 use crate::options::{ByteSource, ByteStream, PutOptions};
-use crate::record::MountKind;
+use crate::record::{MountKind, MountRecord};
 use crate::trees;
 
 /// Bytes that are handed on at a time.
@@ -42,13 +42,23 @@ fn root(core: &Core, container: &Container, writable: bool) -> Result<HelperRoot
     }
     let record = container.record();
     let root = core.store.whole_snapshot(&container.id)?;
-    let mounts = record.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).map(|mount| {
-        RestingMount { source: mount.source.clone().into(), destination: mount.destination.clone().into() }
+    let shown = |mount: &&MountRecord| match (mount.kind, mount.volume().map(|of| core.volumes.get(&of.name)))
+    {
+        (MountKind::Tmpfs | MountKind::Image, _) => false,
+        // What would have to be mounted is seen while the container runs.
+        (_, Some(volume)) => volume.is_some_and(|volume| volume.is_plain()),
+        _ => true,
+    };
+    let mounts = record.mounts.iter().filter(shown).map(|mount| RestingMount {
+        source: mount.source.clone().into(),
+        subpath: mount.of.as_ref().map(|of| of.subpath.clone()).unwrap_or_default(),
+        destination: mount.destination.clone().into(),
     });
     // The network's files are there from the first start on; a mount of the user's at their place goes over them.
     let dir = core.dir(&container.id);
     let files = ["resolv.conf", "hostname", "hosts"].into_iter().map(|name| RestingMount {
         source: dir.join(name),
+        subpath: String::new(),
         destination: std::path::Path::new("/etc").join(name),
     });
     let mounts = files.filter(|mount| mount.source.exists()).chain(mounts);

@@ -113,15 +113,6 @@ fn refusals(config: &Config, host: &HostConfig, networking: Option<&NetworkingCo
             return refuse(format_args!("the network \"{name}\""), NETWORKS);
         }
     }
-    if host.volumes_from.iter().flatten().next().is_some() {
-        return refuse(
-            "volumes from another container (--volumes-from)",
-            "named volumes are not in this version of creel yet",
-        );
-    }
-    if !matches!(host.volume_driver.as_str(), "" | "local") {
-        return refuse(format_args!("the volume driver \"{}\"", host.volume_driver), "there is none");
-    }
     if !matches!(host.restart_policy.name.as_str(), "" | "no") {
         return refuse(
             format_args!("the restart policy \"{}\"", host.restart_policy.name),
@@ -421,7 +412,7 @@ pub(crate) fn log_limits(host: &HostConfig) -> Result<(Option<u64>, Option<u32>)
 }
 
 /// A size like `10m`, in bytes (powers of 1024).
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let lower = lower.strip_suffix('b').unwrap_or(&lower);
     let digits = lower.trim_end_matches(['k', 'm', 'g', 't']);
@@ -505,7 +496,6 @@ mod tests {
             r#"{"PortBindings":{"80/tcp":[{"HostPort":"80"}]}}"#,
             r#"{"RestartPolicy":{"Name":"always"}}"#,
             r#"{"Links":["a:b"]}"#,
-            r#"{"VolumesFrom":["a"]}"#,
             r#"{"Runtime":"runc"}"#,
             r#"{"LogConfig":{"Type":"syslog"}}"#,
             r#"{"LogConfig":{"Type":"json-file","Config":{"tag":"x"}}}"#,
@@ -534,7 +524,6 @@ mod tests {
             unsupported: publishing ports: networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`
             unsupported: the restart policy "always": restart policies are not in this version of creel yet; only `no` is there
             unsupported: links: networks are not in this version of creel yet; there are `--network none` (the default for now) and `--network host`
-            unsupported: volumes from another container (--volumes-from): named volumes are not in this version of creel yet
             invalid argument: unknown or invalid runtime name: runc
             unsupported: the log driver "syslog": only json-file and none are there
             invalid argument: unknown log opt 'tag' for json-file log driver (max-size and max-file are there)

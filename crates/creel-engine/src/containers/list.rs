@@ -90,7 +90,10 @@ impl<'a> Selection<'a> {
             && self.since.is_none_or(|time| record.created > time)
             && filters.any("network", |network| record.host_config.network_mode == network)
             && filters.any("volume", |volume| {
-                record.mounts.iter().any(|mount| mount.source == volume || mount.destination == volume)
+                record.mounts.iter().any(|mount| {
+                    let name = mount.volume().is_some_and(|of| of.name == volume);
+                    name || mount.source == volume || mount.destination == volume
+                })
             })
             && filters.any("health", |health| health == "none")
             && filters.any("is-task", |on| on != "true")

@@ -22,7 +22,6 @@ pub(crate) mod signal;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod top;
-pub(crate) mod volumes;
 pub(crate) mod wait;
 
 pub(crate) use container::{Container, Running};

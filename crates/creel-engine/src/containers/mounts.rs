@@ -1,12 +1,15 @@
 //! `-v`, `--mount` and `--tmpfs`, as the API carries them, to [`MountRecord`]s. Pure.
 
+use std::collections::BTreeMap;
+
 use creel_wire::container::Config;
 use creel_wire::host::{HostConfig, Mount};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::record::{MountKind, MountRecord};
+use crate::record::{MountKind, MountOf, MountRecord};
 
-const NAMED: &str = "named volumes are not in this version of creel yet; give an absolute path of the host";
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 const TMPFS_FLAGS: [&str; 21] = [
     "exec",
@@ -48,31 +51,45 @@ pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn target(path: &str, spec: &str) -> Result<String> {
+fn target(path: &str, spec: &str, kind: &str) -> Result<String> {
+    let wrong = |why: &str| {
+        let text = format!(
+            "invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": {why}"
+        );
+        Error::invalid(text)
+    };
     if !path.starts_with('/') {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"bind\": invalid mount path: '{path}' mount path must be absolute"
-        )));
+        return Err(wrong(&format!("invalid mount path: '{path}' mount path must be absolute")));
     }
-    let path = clean(path);
-    if path == "/" {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{spec}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
-        )));
+    match clean(path).as_str() {
+        "/" => Err(wrong("invalid specification: destination can't be '/'")),
+        path => Ok(path.to_owned()),
     }
-    Ok(path)
+}
+
+/// A volume whose name is made up, and which goes with its container.
+fn anonymous(destination: String, driver: &str) -> MountRecord {
+    let of = MountOf { driver: driver.to_owned(), anonymous: true, copy: true, ..MountOf::default() };
+    MountRecord {
+        kind: MountKind::Volume,
+        destination,
+        rw: true,
+        options: vec!["rbind".to_owned()],
+        of: Some(of),
+        ..MountRecord::default()
+    }
 }
 
 fn tmpfs_target(path: &str) -> Result<String> {
     match path.starts_with('/') {
-        true => target(path, path),
+        true => target(path, path, "tmpfs"),
         false => Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute"))),
     }
 }
 
-/// Everything to mount, in the order in which it is to be mounted. Anonymous volumes come without a source; the
-/// caller gives them one.
-pub(crate) fn all(config: &Config, host: &HostConfig) -> Result<Vec<MountRecord>> {
+/// Everything to mount, in the order in which it is to be mounted. Volumes come without a source; the caller gives them
+/// one. `taken` are the mounts of other containers (`--volumes-from`), which give way to what is asked for by name.
+pub(crate) fn all(config: &Config, host: &HostConfig, taken: Vec<MountRecord>) -> Result<Vec<MountRecord>> {
     let mut mounts: Vec<MountRecord> = Vec::new();
     let mut add = |mount: MountRecord| {
         // The same mount twice says nothing new; Docker lets it pass.
@@ -86,39 +103,32 @@ pub(crate) fn all(config: &Config, host: &HostConfig) -> Result<Vec<MountRecord>
         Ok(())
     };
     for spec in host.binds.iter().flatten() {
-        add(bind(spec)?)?;
+        add(bind(spec, &host.volume_driver)?)?;
     }
     for (path, options) in host.tmpfs.iter().flatten() {
         add(MountRecord {
             kind: MountKind::Tmpfs,
-            source: String::new(),
             destination: tmpfs_target(path)?,
             rw: true,
-            mode: String::new(),
-            propagation: String::new(),
             options: tmpfs_options(options.split(',').filter(|o| !o.is_empty()))?,
-            create_source: false,
             hidden: true,
+            ..MountRecord::default()
         })?;
     }
     for mount in host.mounts.iter().flatten() {
-        add(long(mount)?)?;
+        add(long(mount, &host.volume_driver)?)?;
+    }
+    // The last one of several containers with a mount there wins.
+    for mount in taken.into_iter().rev() {
+        if mounts.iter().all(|other| other.destination != mount.destination) {
+            mounts.push(mount);
+        }
     }
     for path in config.volumes.iter().flatten().map(|(path, _)| path) {
-        let destination = target(path, path)?;
+        let destination = target(path, path, "volume")?;
         // A volume of the image gives way to whatever was asked for at its place.
         if mounts.iter().all(|other| other.destination != destination) {
-            mounts.push(MountRecord {
-                kind: MountKind::Volume,
-                source: String::new(),
-                destination,
-                rw: true,
-                mode: String::new(),
-                propagation: String::new(),
-                options: vec!["rbind".to_owned()],
-                create_source: false,
-                hidden: false,
-            });
+            mounts.push(anonymous(destination, &host.volume_driver));
         }
     }
     // A mount below another one must come after it.
@@ -126,23 +136,13 @@ pub(crate) fn all(config: &Config, host: &HostConfig) -> Result<Vec<MountRecord>
     Ok(mounts)
 }
 
-/// `source:destination[:options]`.
-fn bind(spec: &str) -> Result<MountRecord> {
+/// `source:destination[:options]`: a path of the host, or a volume's name.
+fn bind(spec: &str, driver: &str) -> Result<MountRecord> {
     let wrong = |why: String| Error::invalid(format!("invalid volume specification: '{spec}': {why}"));
     let parts: Vec<&str> = spec.split(':').collect();
     let (source, destination, mode) = match parts[..] {
         [destination] if destination.starts_with('/') => {
-            return Ok(MountRecord {
-                kind: MountKind::Volume,
-                source: String::new(),
-                destination: target(destination, spec)?,
-                rw: true,
-                mode: String::new(),
-                propagation: String::new(),
-                options: vec!["rbind".to_owned()],
-                create_source: false,
-                hidden: false,
-            });
+            return Ok(anonymous(target(destination, spec, "volume")?, driver));
         }
         [source, destination] => (source, destination, ""),
         [source, destination, mode] => (source, destination, mode),
@@ -151,26 +151,54 @@ fn bind(spec: &str) -> Result<MountRecord> {
     if source.is_empty() || destination.is_empty() {
         return Err(wrong("source and destination must not be empty".into()));
     }
-    if !source.starts_with('/') {
-        return Err(Error::unsupported(format!("the volume \"{source}\" of '{spec}': {NAMED}")));
-    }
-    let destination = target(destination, spec)?;
-    let (mut rw, mut propagation, mut seen) = (true, "rprivate", (false, false));
-    for option in mode.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "rw" if !seen.0 => {
+    let is_volume = !source.starts_with('/');
+    let destination = target(destination, spec, if is_volume { "volume" } else { "bind" })?;
+    let given: Vec<&str> = mode.split(',').filter(|option| !option.is_empty()).collect();
+    let (mut rw, mut propagation, mut copy) = (true, None, true);
+    let mut seen: Vec<&str> = Vec::new();
+    for option in given {
+        let kind = match option {
+            "ro" | "rw" => {
                 rw = option == "rw";
-                seen.0 = true;
+                "access"
             }
             // SELinux labels: without SELinux, which creel does not use, there is nothing to relabel.
-            "z" | "Z" | "nocopy" | "consistent" | "cached" | "delegated" => {}
-            option if PROPAGATIONS.contains(&option) && !seen.1 => {
-                propagation = option;
-                seen.1 = true;
+            "z" | "Z" => "label",
+            "nocopy" => {
+                copy = false;
+                "copy"
+            }
+            "consistent" | "cached" | "delegated" => "consistency",
+            option if PROPAGATIONS.contains(&option) => {
+                propagation = Some(option);
+                "propagation"
             }
             _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        };
+        if seen.contains(&kind) {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
         }
+        seen.push(kind);
     }
+    if is_volume {
+        if propagation.is_some() {
+            return Err(wrong(
+                "invalid mount config for type \"volume\": field BindOptions must not be specified".into(),
+            ));
+        }
+        let of = MountOf { name: source.to_owned(), driver: driver.to_owned(), copy, ..MountOf::default() };
+        return Ok(MountRecord {
+            kind: MountKind::Volume,
+            destination,
+            rw,
+            // What Docker writes down where nothing was said.
+            mode: if mode.is_empty() { "z".to_owned() } else { mode.to_owned() },
+            options: bind_options(rw, "rprivate", true, true),
+            of: Some(of),
+            ..MountRecord::default()
+        });
+    }
+    let propagation = propagation.unwrap_or("rprivate");
     Ok(MountRecord {
         kind: MountKind::Bind,
         source: clean(source),
@@ -180,8 +208,32 @@ fn bind(spec: &str) -> Result<MountRecord> {
         propagation: propagation.to_owned(),
         options: bind_options(rw, propagation, true, true),
         create_source: true,
-        hidden: false,
+        ..MountRecord::default()
     })
+}
+
+/// The mounts of another container, as `--volumes-from CONTAINER[:MODE]` takes them over.
+pub(crate) fn taken_over(theirs: &[MountRecord], mode: &str) -> Result<Vec<MountRecord>> {
+    let mut rw = true;
+    for option in mode.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "rw" => rw = option == "rw",
+            "z" | "Z" => {}
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    let one = |mount: &MountRecord| {
+        let mut mount = MountRecord { mode: String::new(), rw: mount.rw && rw, ..mount.clone() };
+        let has = |mount: &MountRecord, word: &str| mount.options.iter().any(|option| option == word);
+        if !mount.rw && !has(&mount, "ro") {
+            mount.options.push("ro".to_owned());
+            if mount.kind != MountKind::Tmpfs && has(&mount, "rbind") {
+                mount.options.push("rro".to_owned());
+            }
+        }
+        mount
+    };
+    Ok(theirs.iter().filter(|mount| !mount.hidden).map(one).collect())
 }
 
 /// OCI's options of a bind mount.
@@ -197,7 +249,7 @@ fn bind_options(rw: bool, propagation: &str, recursive: bool, read_only_below: b
     options
 }
 
-fn long(mount: &Mount) -> Result<MountRecord> {
+fn long(mount: &Mount, default_driver: &str) -> Result<MountRecord> {
     let wrong =
         |why: &str| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.kind));
     if mount.target.is_empty() {
@@ -216,11 +268,7 @@ fn long(mount: &Mount) -> Result<MountRecord> {
         source: String::new(),
         destination,
         rw,
-        mode: String::new(),
-        propagation: String::new(),
-        options: Vec::new(),
-        create_source: false,
-        hidden: false,
+        ..MountRecord::default()
     };
     match mount.kind.as_str() {
         "bind" => {
@@ -291,19 +339,127 @@ fn long(mount: &Mount) -> Result<MountRecord> {
                 ..base
             })
         }
-        "volume" if mount.source.is_empty() && mount.volume_options.is_none() => Ok(MountRecord {
-            kind: MountKind::Volume,
-            options: bind_options(rw, "rprivate", true, true),
-            ..base
-        }),
-        "volume" => {
-            Err(Error::unsupported(format!("a mount of type volume at {}: {NAMED}", base.destination)))
-        }
-        "image" | "npipe" | "cluster" => {
-            Err(Error::unsupported(format!("a mount of type {}: only bind and tmpfs are there", mount.kind)))
-        }
+        "volume" => volume(mount, base, default_driver).map_err(|why| wrong(&why)),
+        "image" => image(mount, base).map_err(|why| wrong(&why)),
+        "npipe" | "cluster" => Err(Error::unsupported(format!(
+            "a mount of type {}: there is none on Linux without a swarm",
+            mount.kind
+        ))),
         _ => Err(wrong("mount type unknown")),
     }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+struct VolumeOptions {
+    no_copy: bool,
+    subpath: String,
+    labels: Option<BTreeMap<String, String>>,
+    driver_config: Option<DriverConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct DriverConfig {
+    name: String,
+    options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
+struct ImageOptions {
+    subpath: String,
+}
+
+fn options_of<T: Default + serde::de::DeserializeOwned>(
+    given: Option<&Value>,
+    what: &str,
+) -> std::result::Result<T, String> {
+    let read = |value: &Value| T::deserialize(value).map_err(|e| format!("field {what}: {e}"));
+    given.map_or_else(|| Ok(T::default()), read)
+}
+
+/// Fails for the options of another type of mount.
+fn refuse_others(mount: &Mount, own: &str) -> std::result::Result<(), String> {
+    let given = [
+        ("BindOptions", mount.bind_options.is_some()),
+        ("VolumeOptions", mount.volume_options.is_some()),
+        ("ImageOptions", mount.image_options.is_some()),
+        ("TmpfsOptions", mount.tmpfs_options.is_some()),
+    ];
+    match given.into_iter().find(|(name, given)| *given && *name != own) {
+        Some((name, _)) => Err(format!("field {name} must not be specified")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a path stays below where it begins, as far as its words say.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0i32;
+    for part in path.split('/') {
+        depth += match part {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        if depth < 0 {
+            return false;
+        }
+    }
+    !path.starts_with('/')
+}
+
+fn volume(mount: &Mount, base: MountRecord, driver: &str) -> std::result::Result<MountRecord, String> {
+    refuse_others(mount, "VolumeOptions")?;
+    let given: VolumeOptions = options_of(mount.volume_options.as_ref(), "VolumeOptions")?;
+    let unnamed = mount.source.is_empty();
+    if unnamed && mount.read_only {
+        return Err("must not set ReadOnly mode when using anonymous volumes".to_owned());
+    }
+    if unnamed && !given.subpath.is_empty() {
+        return Err("must not set Subpath when using anonymous volumes".to_owned());
+    }
+    if !is_local(&given.subpath) {
+        return Err("subpath must be a relative path within the volume".to_owned());
+    }
+    let config = given.driver_config.unwrap_or_default();
+    let of = MountOf {
+        name: mount.source.clone(),
+        driver: if config.name.is_empty() { driver.to_owned() } else { config.name },
+        anonymous: unnamed,
+        subpath: given.subpath,
+        copy: !given.no_copy,
+        options: config.options.unwrap_or_default(),
+        labels: given.labels,
+    };
+    Ok(MountRecord {
+        kind: MountKind::Volume,
+        mode: "z".to_owned(),
+        options: bind_options(base.rw, "rprivate", true, true),
+        of: Some(of),
+        ..base
+    })
+}
+
+fn image(mount: &Mount, base: MountRecord) -> std::result::Result<MountRecord, String> {
+    if mount.source.is_empty() {
+        return Err("field Source must not be empty".to_owned());
+    }
+    refuse_others(mount, "ImageOptions")?;
+    let given: ImageOptions = options_of(mount.image_options.as_ref(), "ImageOptions")?;
+    if !is_local(&given.subpath) {
+        return Err("subpath must be a relative path within the image".to_owned());
+    }
+    let of = MountOf { subpath: given.subpath, ..MountOf::default() };
+    Ok(MountRecord {
+        kind: MountKind::Image,
+        source: mount.source.clone(),
+        rw: false,
+        propagation: "rprivate".to_owned(),
+        options: bind_options(false, "rprivate", true, true),
+        of: Some(of),
+        ..base
+    })
 }
 
 /// Docker's defaults (noexec, nosuid, nodev) with what was given over them.
@@ -343,7 +499,7 @@ mod tests {
     fn check(json: &str, expected: Expect) {
         let host: HostConfig = serde_json::from_str(json).unwrap();
         let config: Config = serde_json::from_str(r#"{"Volumes":{"/data":{}}}"#).unwrap();
-        let text = match all(&config, &host) {
+        let text = match all(&config, &host, Vec::new()) {
             Ok(list) => list
                 .iter()
                 .map(|m| {
@@ -373,12 +529,6 @@ mod tests {
         "#]],
         );
         check(
-            r#"{"Binds":["name:/x"]}"#,
-            expect![
-                "the volume \"name\" of 'name:/x': named volumes are not in this version of creel yet; give an absolute path of the host"
-            ],
-        );
-        check(
             r#"{"Binds":["/a:x"]}"#,
             expect![
                 "invalid volume specification: '/a:x': invalid mount config for type \"bind\": invalid mount path: 'x' mount path must be absolute"
@@ -393,8 +543,51 @@ mod tests {
             ],
         );
         let twice = HostConfig { binds: Some(vec!["/a:/x".to_owned(); 2]), ..HostConfig::default() };
-        assert_eq!(all(&Config::default(), &twice).unwrap().len(), 1);
+        assert_eq!(all(&Config::default(), &twice, Vec::new()).unwrap().len(), 1);
         check(r#"{"Binds":["/a:/x","/b:/x/."]}"#, expect!["Duplicate mount point: /x"]);
+    }
+
+    #[test]
+    fn volumes_by_name() {
+        let of = |spec: &str| match bind(spec, "d") {
+            Ok(mount) => {
+                let of = mount.of.unwrap();
+                format!("{} {} {} {} {} {}", of.name, of.driver, of.copy, of.anonymous, mount.mode, mount.rw)
+            }
+            Err(e) => e.to_string(),
+        };
+        assert_eq!(of("name:/x"), "name d true false z true");
+        assert_eq!(of("name:/x:ro,nocopy"), "name d false false ro,nocopy false");
+        assert_eq!(of("/x"), " d true true  true");
+        let wrong = |spec: &str, why: &str| {
+            format!("invalid volume specification: '{spec}': invalid mount config for type \"volume\": {why}")
+        };
+        assert_eq!(of("v1:rel"), wrong("v1:rel", "invalid mount path: 'rel' mount path must be absolute"));
+        assert_eq!(of("v1:/x:rslave"), wrong("v1:/x:rslave", "field BindOptions must not be specified"));
+        for mode in ["zz", "ro,rw", "nocopy,nocopy", "copy"] {
+            assert_eq!(of(&format!("v1:/x:{mode}")), format!("invalid mode: {mode}"));
+        }
+    }
+
+    #[test]
+    fn mounts_are_taken_over_with_their_own_rights_or_less() {
+        let theirs: Vec<_> = ["v:/v", "w:/w:ro"].map(|spec| bind(spec, "").unwrap()).into();
+        let shown = |mode: &str| -> Vec<String> {
+            let taken = taken_over(&theirs, mode).unwrap();
+            taken.iter().map(|m| format!("{} {}{}", m.rw, m.options.join(","), m.mode)).collect()
+        };
+        assert_eq!(shown(""), ["true rbind,rprivate", "false rbind,rprivate,ro,rro"]);
+        assert_eq!(shown("ro,z"), ["false rbind,rprivate,ro,rro", "false rbind,rprivate,ro,rro"]);
+        assert_eq!(shown("rw")[1], "false rbind,rprivate,ro,rro");
+        assert!(taken_over(&theirs, "nocopy").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_local_path_does_not_climb(path in "[./a]{0,10}") {
+            let clean = clean(&format!("/base/{path}"));
+            prop_assert!(!is_local(&path) || clean.starts_with("/base"));
+        }
     }
 
     #[test]
@@ -418,10 +611,14 @@ mod tests {
         "#]],
         );
         check(
-            r#"{"Mounts":[{"Type":"volume","Source":"v","Target":"/b"}]}"#,
-            expect![
-                "a mount of type volume at /b: named volumes are not in this version of creel yet; give an absolute path of the host"
-            ],
+            r#"{"Mounts":[{"Type":"volume","Source":"v","Target":"/b","ReadOnly":true,"VolumeOptions":{"NoCopy":true,"Subpath":"s"}},
+            {"Type":"image","Source":"i","Target":"/i"}],"Binds":["name:/n:nocopy"],"VolumeDriver":"d"}"#,
+            expect![[r#"
+            Volume :/n rw=true rbind,rprivate
+            Volume :/b rw=false rbind,rprivate,ro,rro
+            Image i:/i rw=false rbind,rprivate,ro,rro
+            Volume :/data rw=true rbind
+        "#]],
         );
         check(
             r#"{"Mounts":[{"Type":"bind","Source":"a","Target":"/b"}]}"#,
@@ -438,7 +635,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bind_makes_it_panic(spec in "\\PC{0,30}") {
-            let _ = bind(&spec);
+            let _ = bind(&spec, "");
         }
 
         #[test]

@@ -8,6 +8,7 @@ use crate::core::{Core, blocking, to_the_end};
 use crate::error::{Error, Result};
 use crate::options::RemoveOptions;
 use crate::record::KIND;
+use crate::volumes::taking;
 
 /// Removes a container.
 pub(crate) async fn remove(core: &Arc<Core>, id: &str, options: RemoveOptions) -> Result<()> {
@@ -51,6 +52,13 @@ pub(crate) async fn finish(
             _ => Err(e),
         })?;
     }
+    let record = container.record();
+    let volumes = options.volumes || record.host_config.auto_remove;
+    core.volumes.release(&container.id);
+    if volumes && record.host_config.auto_remove {
+        // First, since a daemon that is killed in between removes such a container again.
+        taking::discard_anonymous(core, &record).await;
+    }
     let (store, id, run_dir) = (core.store.clone(), container.id.clone(), core.run_dir(&container.id));
     let removed = blocking(move || {
         store.delete_container(&id, KIND)?;
@@ -60,12 +68,16 @@ pub(crate) async fn finish(
         // The rows may be gone or not: either way it can only be removed again.
         if core.store.record(KIND, container.id.as_str()).is_some() {
             container.set_life(|life| life.dead = true);
+            record.volumes().for_each(|(_, of)| core.volumes.add_user(&of.name, &container.id));
             return Err(e.within(format_args!("removing container {}", container.name())));
         }
         tracing::warn!(
             container = container.id.short(),
             "what is left of it is swept at the next start: {e}"
         );
+    }
+    if volumes {
+        taking::discard_anonymous(core, &record).await;
     }
     core.containers.remove(container);
     core.execs.forget(&container.id);

@@ -19,6 +19,9 @@ use crate::record::{AtRest, ContainerRecord};
 use crate::shim::{Link, unexpected};
 use crate::spec;
 use crate::trees;
+use crate::volumes::manage::tell_mounted;
+use crate::volumes::mounting::{self, Opened};
+use crate::volumes::plugins;
 
 /// How long a shim is given to end itself after a start that failed.
 const SHIM_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,7 +54,11 @@ pub(crate) async fn begin(core: &Arc<Core>, container: &Arc<Container>) -> Resul
         return Err(Error::conflict("container is marked for removal and cannot be started"));
     }
     let mut steps = Steps::default();
-    match launch(core, container, &mut steps).await {
+    let launched = launch(core, container, &mut steps).await;
+    if launched.is_err() {
+        plugins::unmount_all(core, &container.record()).await;
+    }
+    match launched {
         Ok(()) => {
             core.tell(container, "start", &[]);
             Ok(steps.timings)
@@ -112,6 +119,12 @@ async fn launch(
 ) -> std::result::Result<(), Refusal> {
     steps.begin();
     let dir = core.run_dir(&container.id);
+    // Another start may just be mounting what exists once.
+    let mut gates = Vec::new();
+    for name in mounting::shared_volumes(core, &container.record()) {
+        gates.push(core.volumes.gate(&format!("mount:{name}")).await);
+    }
+    plugins::mount_all(core, container).await.map_err(Refusal::Prepare)?;
     let (this, owner, target) = (core.clone(), container.clone(), dir.clone());
     let prepared = blocking(move || {
         let joined = join::open(&this, &owner.record())?;
@@ -122,11 +135,11 @@ async fn launch(
             });
         }
         let record = owner.record();
-        prepare(&this, &record, &target, &joined)?;
-        Ok((record, joined))
+        let trees = prepare(&this, &record, &target, &joined)?;
+        Ok((record, joined, trees))
     });
-    // The joined namespaces are held until the container is in them.
-    let (record, _joined) = prepared.await.map_err(Refusal::Prepare)?;
+    // The joined namespaces are held until the container is in them, the trees until they are mounted.
+    let (record, _joined, _trees) = prepared.await.map_err(Refusal::Prepare)?;
     steps.done("daemon.prepare");
     let (link, shim) =
         Link::spawn(core.program.sealed(), &dir, &container.id, core.told.clone()).map_err(Refusal::Task)?;
@@ -145,6 +158,7 @@ async fn launch(
     };
     match run.await {
         Ok((pid, started_at)) => {
+            tell_mounted(core, &record);
             started(core, container, &record, link, pid, started_at);
             Ok(())
         }
@@ -200,9 +214,15 @@ pub(crate) fn no_empty_program(program: Option<&String>) -> Result<()> {
 }
 
 /// What the shim needs to find in the run directory.
-fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<()> {
+fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -> Result<Opened> {
     let rootfs = trees::rootfs(core.store.whole_snapshot(&record.id)?);
-    let facts = facts::gather(core, record, &rootfs, joined)?;
+    let mut facts = facts::gather(core, record, &rootfs, joined)?;
+    let opened = mounting::open(core, record)?;
+    facts.trees = record
+        .mounts
+        .iter()
+        .filter_map(|mount| Some((mount.destination.clone(), opened.source(&mount.destination)?)))
+        .collect();
     let spec = spec::build(record, &facts)?;
     if joined.network.is_none() {
         etc::write(record, &core.dir(&record.id))?;
@@ -220,6 +240,7 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -
         open_stdin: record.config.open_stdin,
         stdin_once: record.config.stdin_once,
         terminal: record.config.tty,
+        held: opened.held(),
         init: host.init.unwrap_or(false).then(|| core.program.plain().to_owned()),
     };
     clear(dir)?;
@@ -234,7 +255,8 @@ fn prepare(core: &Core, record: &ContainerRecord, dir: &Path, joined: &Joined) -
         std::fs::write(&path, json).map_err(|e| Error::io(format_args!("writing {}", path.display()), e))
     };
     write(files::SPEC, serde_json::to_vec(&spec))?;
-    write(files::CONFIG, serde_json::to_vec(&config))
+    write(files::CONFIG, serde_json::to_vec(&config))?;
+    Ok(opened)
 }
 
 /// Removes a run directory, if it is there.

@@ -11,6 +11,7 @@ use crate::containers::prune::until;
 use crate::core::Core;
 use crate::error::Result;
 use crate::filters::Filters;
+use crate::record::MountKind;
 
 /// Lists images, the newest first. Without `all`, those are left out that have no name and are another one's parent;
 /// with `shared`, it is computed what they have in common.
@@ -70,7 +71,12 @@ pub(crate) fn is_between(image: &ImageRecord, parents: &HashSet<Digest>) -> bool
 pub(crate) fn containers(core: &Core) -> HashMap<Digest, i64> {
     let mut count = HashMap::new();
     for container in core.containers.all() {
-        *count.entry(container.record().image).or_insert(0) += 1;
+        let record = container.record();
+        *count.entry(record.image).or_insert(0) += 1;
+        let mounted = record.mounts.iter().filter(|mount| mount.kind == MountKind::Image);
+        for id in mounted.filter_map(|mount| mount.of.as_ref()?.name.parse().ok()) {
+            *count.entry(id).or_insert(0) += 1;
+        }
     }
     count
 }

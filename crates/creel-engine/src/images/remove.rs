@@ -11,6 +11,7 @@ use crate::containers::prune::until;
 use crate::core::{Core, blocking, to_the_end};
 use crate::error::{Error, Result};
 use crate::filters::Filters;
+use crate::record::{ContainerRecord, MountKind};
 
 fn untagged(reference: &Reference) -> ImageDelete {
     ImageDelete { untagged: Some(reference.familiar()), deleted: None }
@@ -58,8 +59,12 @@ pub(crate) async fn remove(
 
 /// A container that was made from the image, one that runs before others, and whether it runs.
 fn user(core: &Core, image: &ImageRecord) -> Option<(ContainerId, bool)> {
-    let containers =
-        core.containers.all().into_iter().filter(|container| container.record().image == image.id);
+    let id = image.id.to_string();
+    let uses = |record: &ContainerRecord| {
+        let mut mounts = record.mounts.iter().filter(|mount| mount.kind == MountKind::Image);
+        record.image == image.id || mounts.any(|mount| mount.of.as_ref().is_some_and(|of| of.name == id))
+    };
+    let containers = core.containers.all().into_iter().filter(|container| uses(&container.record()));
     containers
         .map(|container| (container.id.clone(), container.running().is_some()))
         .max_by_key(|(_, runs)| *runs)

@@ -9,6 +9,7 @@ pub(crate) mod security;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use creel_types::spec::{
@@ -31,6 +32,8 @@ pub(crate) struct Facts {
     pub(crate) dir: PathBuf,
     /// Paths of namespaces to join, by kind.
     pub(crate) joined: Vec<(NamespaceKind, String)>,
+    /// Sources of mounts that were opened as trees, by destination.
+    pub(crate) trees: BTreeMap<String, String>,
     /// Device nodes of the host that the container gets.
     pub(crate) devices: Vec<devices::HostDevice>,
     /// Numbers of the block devices named by I/O limits, by path.

@@ -66,11 +66,11 @@ pub(super) fn all(record: &ContainerRecord, facts: &Facts) -> Vec<Mount> {
             mounts.push(bind(&destination, &source.display().to_string(), &options));
         }
     }
-    mounts.extend(record.mounts.iter().map(wished));
+    mounts.extend(record.mounts.iter().map(|mount| wished(mount, facts)));
     mounts
 }
 
-fn wished(record: &MountRecord) -> Mount {
+fn wished(record: &MountRecord, facts: &Facts) -> Mount {
     match record.kind {
         MountKind::Tmpfs => Mount {
             destination: record.destination.clone(),
@@ -79,10 +79,10 @@ fn wished(record: &MountRecord) -> Mount {
             options: record.options.clone(),
             ..Mount::default()
         },
-        MountKind::Bind | MountKind::Volume => Mount {
+        MountKind::Bind | MountKind::Volume | MountKind::Image => Mount {
             destination: record.destination.clone(),
             kind: Some("bind".to_owned()),
-            source: Some(record.source.clone()),
+            source: Some(facts.trees.get(&record.destination).unwrap_or(&record.source).clone()),
             options: record.options.clone(),
             ..Mount::default()
         },

@@ -12,7 +12,7 @@ fn built(config: &str, host_config: &str) -> Spec {
     let mut host_config: HostConfig = serde_json::from_str(host_config).unwrap();
     host::complete(&mut host_config, &host::Machine::default());
     let mut record = record(ContainerId::from_random([0xab; 32]).as_str(), "x");
-    record.mounts = parse::all(&config, &host_config).unwrap();
+    record.mounts = parse::all(&config, &host_config, Vec::new()).unwrap();
     record.config = config;
     record.config.hostname = "abababababab".into();
     record.host_config = host_config;

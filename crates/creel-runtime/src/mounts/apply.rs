@@ -26,7 +26,15 @@ pub(crate) fn is_procfs(fd: impl AsFd) -> Result<bool, Fault> {
     Ok(rustix::fs::fstatfs(fd)?.f_type as u64 == PROC_MAGIC)
 }
 
-/// Copies the mount (tree) at a host path into a descriptor.
+/// Whether a source is an open descriptor of some process.
+pub(crate) fn is_descriptor(source: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let rest = source.strip_prefix("/proc/").and_then(|rest| rest.split_once("/fd/"));
+    rest.is_some_and(|(pid, fd)| number(pid) && number(fd))
+}
+
+/// Copies the mount (tree) at a host path into a descriptor. A tree that is attached nowhere is taken itself where the
+/// kernel copies none (before Linux 6.15).
 pub(crate) fn open_source(source: &str, recursive: bool) -> Result<OwnedFd, Fault> {
     open_end(source, recursive, true)
 }
@@ -40,7 +48,13 @@ pub(crate) fn open_end(source: &str, recursive: bool, follow: bool) -> Result<Ow
     if !follow {
         flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
-    sys::open_tree(CWD, source, flags).map_err(|e| Fault::from(e).context(format!("cannot open {source}")))
+    let opened = match sys::open_tree(CWD, source, flags) {
+        Err(Errno::INVAL) if is_descriptor(source) => {
+            rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        }
+        other => other,
+    };
+    opened.map_err(|e| Fault::from(e).context(format!("cannot open {source}")))
 }
 
 /// A copy of the mount that `fd`, an object in this mount namespace, is in, rooted at that object.

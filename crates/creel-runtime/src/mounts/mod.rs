@@ -7,6 +7,7 @@ mod copy;
 pub(crate) mod idmapped;
 pub mod options;
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use creel_types::spec::{IdMapping, Linux, Mount, NamespaceKind, Spec};
@@ -17,6 +18,37 @@ pub use options::{Attributes, Links, MountOptions, Propagation};
 
 use crate::plan::Step;
 use crate::{Error, Facts, Rootfs, namespaces, validate};
+
+/// Mounts something nowhere, for whoever mounts it into containers: with `bind` or `rbind` among the options a copy of the
+/// mount at the path `source`, else a new file system of this type. Options are those of fstab(5). What it returns is
+/// unmounted when nothing refers to it any more.
+///
+/// # Errors
+/// [`Error::Invalid`] for options that the kernel cannot be given; [`Error::Step`] with what the kernel says otherwise.
+pub fn detached(filesystem: &str, source: &str, options: &[String]) -> Result<OwnedFd, Error> {
+    let mut parsed = options::parse("options", options)?;
+    let made = if parsed.bind {
+        apply::open_source(source, parsed.recursive).and_then(|tree| {
+            let Attributes { set, clear } = parsed.attributes;
+            apply::set_attributes(&tree, set, clear, false)?;
+            let Attributes { set, clear } = parsed.tree_attributes;
+            apply::set_attributes(&tree, set, clear, true)?;
+            Ok(tree)
+        })
+    } else {
+        if parsed.attributes.set & creel_sys::mount::ATTR_RDONLY != 0 && source.starts_with('/') {
+            // A journal is not to be replayed on a medium that is read-only.
+            parsed.superblock.push("ro");
+        }
+        apply::new_filesystem(filesystem, source, &parsed, &[])
+    };
+    made.map_err(|fault| Error::Step {
+        step: format!("mount {source}"),
+        message: fault.message,
+        errno: fault.errno,
+        kind: fault.kind,
+    })
+}
 
 /// What of the mounts' options is passed over: a bind mount has no file system of its own that could read any.
 pub(crate) fn warnings(steps: &[Step]) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! The real launcher: a container by creel-runtime, in a cgroup by creel-cgroup.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use creel_cgroup::{Cgroup, Hierarchies, OomWatch};
@@ -22,18 +22,39 @@ pub(crate) struct Container {
     created: Option<Created>,
     /// The first process, to signal where there is no cgroup.
     init: Option<OwnedFd>,
+    /// What the configuration says is to be held.
+    held: Vec<OwnedFd>,
 }
 
 impl Container {
     /// Nothing exists yet.
     pub(crate) fn new(config: ShimConfig, spec: Spec) -> Self {
-        Self { config, spec, cgroup: None, oom: None, created: None, init: None }
+        Self { config, spec, cgroup: None, oom: None, created: None, init: None, held: Vec::new() }
     }
 
     /// Whether the container's processes die with its first one.
     pub(crate) fn has_own_pids(&self) -> bool {
         let namespaces = self.spec.linux.iter().flat_map(|linux| &linux.namespaces);
         namespaces.into_iter().any(|n| n.kind == NamespaceKind::Pid && n.path.is_none())
+    }
+
+    /// Opens the mounts that are kept open, under the numbers by which they are found.
+    fn hold(&mut self) -> Result<(), Failure> {
+        for (number, held) in (ShimConfig::HELD..).zip(&self.config.held) {
+            let failed = |why: &dyn std::fmt::Display| {
+                failure(ErrorKind::Internal, format!("cannot hold the mount {}: {why}", held.name))
+            };
+            // The very descriptor, not another one for the same mount: its last copy's closing unmounts it.
+            let open = creel_sys::pidfd::open(held.pid)
+                .and_then(|process| creel_sys::pidfd::getfd(&process, held.fd))
+                .map_err(|e| failed(&e))?;
+            let kept = rustix::io::fcntl_dupfd_cloexec(&open, number).map_err(|e| failed(&e))?;
+            if kept.as_raw_fd() != number {
+                return Err(failed(&format_args!("descriptor {number} is taken")));
+            }
+            self.held.push(kept);
+        }
+        Ok(())
     }
 
     fn make_cgroup(&mut self) -> Result<(), Failure> {
@@ -69,6 +90,7 @@ fn parts_of_create(measured: Vec<Timing>) -> Vec<Timing> {
 impl Launcher for Container {
     fn create(&mut self, pipes: Pipes) -> Result<Launched, Failure> {
         let begun = Instant::now();
+        self.hold()?;
         self.make_cgroup()?;
         let mut timings = vec![("shim.make-cgroup".to_owned(), begun.elapsed().as_micros() as u64)];
         let mut renewed = false;

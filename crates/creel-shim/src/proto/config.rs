@@ -39,7 +39,27 @@ pub struct ShimConfig {
     /// Whether the container gets a pseudo-terminal instead of pipes.
     #[serde(default)]
     pub terminal: bool,
+    /// Mounts that the shim keeps open as long as it lives, by names of the daemon's: so that another container can get a
+    /// copy of what exists only as long as somebody has it mounted. The n-th is descriptor [`ShimConfig::HELD`] + n.
+    #[serde(default)]
+    pub held: Vec<Held>,
     /// Path of the creel executable, to run as PID 1 before the program (`--init`).
     #[serde(default)]
     pub init: Option<PathBuf>,
+}
+
+impl ShimConfig {
+    /// The first of the descriptors that [`ShimConfig::held`] is about.
+    pub const HELD: i32 = 200;
+}
+
+/// A mount to be kept open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// What it is, for whoever looks for it.
+    pub name: String,
+    /// The process that has it open when the container is created.
+    pub pid: i32,
+    /// Its descriptor there.
+    pub fd: i32,
 }

@@ -11,7 +11,7 @@ mod config;
 mod messages;
 mod records;
 
-pub use config::{Rootfs, ShimConfig};
+pub use config::{Held, Rootfs, ShimConfig};
 pub use messages::{
     Answer, Attach, Call, Event, ExecEnd, ExecStart, ExecState, Failure, Message, Opening, Outcome, Reply,
     Request, Snapshot, Status, StreamReply, Timing,

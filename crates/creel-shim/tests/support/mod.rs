@@ -108,6 +108,7 @@ impl Rig {
             open_stdin: false,
             stdin_once: false,
             terminal: false,
+            held: Vec::new(),
             init: None,
         };
         let mut spec = spec(script);

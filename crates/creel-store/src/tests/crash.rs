@@ -38,6 +38,21 @@ fn child() {
             note(format!("-container {number}"));
             store.delete_container(&id, "container").unwrap();
         }
+        let volume = format!("volume-{number}");
+        store.create_volume(&volume, text.as_bytes()).unwrap();
+        note(format!("+volume {number}"));
+        let filled = store.fill_volume::<Error>(&volume, |dir| {
+            std::fs::write(dir.join("one"), "1").unwrap();
+            std::fs::write(dir.join("two"), "2").unwrap();
+            Ok(())
+        });
+        assert!(filled.unwrap());
+        note(format!("+filled {number}"));
+        if number.is_multiple_of(2) {
+            note(format!("-volume {number}"));
+            note(format!("-filled {number}"));
+            store.remove_volume(&volume).unwrap();
+        }
         if number.is_multiple_of(3) {
             note(format!("-image:{number}"));
             store.untag(&name).unwrap();
@@ -67,10 +82,31 @@ fn check(root: &Path) {
     let store = Store::open(&root.join("store")).unwrap();
     assert_eq!(store.open_report().quarantined, Vec::<String>::new());
     assert_whole(&store);
+    let volumes = store.volumes();
+    for volume in &volumes {
+        // whole, with its document, and either empty or filled
+        assert_eq!(
+            volume.name,
+            format!("volume-{}", String::from_utf8_lossy(volume.json.as_ref().unwrap().as_ref().unwrap()))
+        );
+        let count = std::fs::read_dir(store.volume_data(&volume.name)).unwrap().count();
+        assert!(count == 0 || count == 2, "{}: {count} files", volume.name);
+    }
+    let beside = std::fs::read_dir(store.paths().volumes()).unwrap().count();
+    assert_eq!(beside, volumes.len(), "something else lies among the volumes");
     let done = std::fs::read_to_string(root.join("done")).unwrap_or_default();
     let begun: Vec<&str> = done.lines().filter_map(|line| line.strip_prefix('-')).collect();
     for line in done.lines().filter_map(|line| line.strip_prefix('+')) {
         if begun.contains(&line) {
+            continue;
+        }
+        let volume = |number: &str| store.volume_data(&format!("volume-{number}"));
+        if let Some(number) = line.strip_prefix("volume ") {
+            assert!(volumes.iter().any(|v| v.name == format!("volume-{number}")), "{line}");
+            continue;
+        }
+        if let Some(number) = line.strip_prefix("filled ") {
+            assert_eq!(std::fs::read_dir(volume(number)).unwrap().count(), 2, "{line}");
             continue;
         }
         match line.strip_prefix("container ") {
@@ -111,6 +147,11 @@ fn killed_at_every_step_everything_is_whole_or_absent() {
         "snapshot-before-row",
         "snapshot-after-row",
         "snapshot-row-gone",
+        "volume-before-sync",
+        "volume-before-rename",
+        "volume-before-dir-sync",
+        "volume-filled",
+        "volume-renamed-away",
         "gc-rows-gone",
         "gc-renamed",
         "db-before-commit",

@@ -31,3 +31,7 @@ mod stress;
 mod support;
 mod terminal;
 mod verify;
+mod volume_mounts;
+mod volume_options;
+mod volume_plugins;
+mod volumes;

@@ -58,6 +58,7 @@ impl Rig {
             open_stdin: false,
             stdin_once: false,
             terminal: false,
+            held: Vec::new(),
             init: None,
         };
         change(&mut config);
