@@ -69,7 +69,8 @@ pub(crate) const CONTAINER: &[Flag] = &[
         .check(values::bytes_or_unlimited),
     Flag::text("memory-swappiness", "int", "How readily memory is swapped out (0 to 100)")
         .check(values::integer),
-    Flag::list("mount", "mount", "Attach a file system (type=bind|tmpfs,src=…,dst=…)").check(mount::check),
+    Flag::list("mount", "mount", "Attach a file system (type=bind|volume|tmpfs|image,src=…,dst=…)")
+        .check(mount::check),
     Flag::text("name", "string", "Give the container a name"),
     Flag::list("network", "network", "Connect to a network: none, host, …"),
     Flag::list("net", "network", "Connect to a network").hide(),

@@ -48,6 +48,7 @@ fn help() {
               container   Manage containers
               image       Manage images
               system      Manage creel
+              volume      Manage volumes
 
             Commands:
               attach      Attach local standard input, output, and error streams to a running container
@@ -60,7 +61,7 @@ fn help() {
               export      Export a container's filesystem as a tar archive
               history     Show the history of an image
               import      Import the contents from a tarball to create a filesystem image
-              inspect     Return low-level information on containers and images
+              inspect     Return low-level information on containers, images and volumes
               kill        Kill one or more running containers
               load        Load an image from a tar archive or STDIN
               login       Authenticate to a registry

@@ -113,6 +113,7 @@ fn what_cannot_be_had_is_refused_with_the_reason() {
         ["--network", "bridge"],
         ["-p", "80:80"],
         ["--restart", "always"],
+        ["-v", "name:/x:what"],
         ["--security-opt", "what=ever"],
     ] {
         let stderr = daemon.fails(125, &[&["run", "--rm"], flags.as_slice(), &["busybox", "true"]].concat());
