@@ -244,7 +244,7 @@ fn help() {
               --memory-swappiness int            How readily memory is swapped out (0 to
                                                  100)
               --mount mount                      Attach a file system
-                                                 (type=bind|tmpfs,src=…,dst=…)
+                                                 (type=bind|volume|tmpfs|image,src=…,dst=…)
               --name string                      Give the container a name
               --network network                  Connect to a network: none, host, …
               --network-alias list               Add an alias in the network
