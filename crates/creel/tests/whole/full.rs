@@ -60,18 +60,6 @@ impl Full {
         }
     }
 
-    /// The names of what is stored.
-    fn stored(&self) -> Vec<Vec<String>> {
-        let names = |directory: &str| {
-            let entries = fs::read_dir(self.daemon.root().join(directory)).into_iter().flatten();
-            let mut names: Vec<_> =
-                entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-            names.sort();
-            names
-        };
-        ["blobs/sha256", "layers", "containers", "inits", "tmp", "partial"].map(names).to_vec()
-    }
-
     /// Does `work` with so little left, and again with enough; `undo` takes away what it made.
     fn try_it(
         &mut self,
@@ -106,7 +94,7 @@ impl Full {
         }
         undo(&self.daemon);
         self.daemon.ok(&["image", "prune", "-af"]);
-        assert_eq!(self.stored(), self.usual, "{what} with {short:?} left something behind\n{stderr}");
+        assert_eq!(self.daemon.stored(), self.usual, "{what} with {short:?} left something behind\n{stderr}");
     }
 }
 
@@ -144,7 +132,7 @@ fn child() {
     daemon.ok(&["rmi", &image]);
     daemon.ok(&["image", "prune", "-af"]);
     let mut full = Full { daemon, registry, files, refused: BTreeMap::new(), usual: Vec::new() };
-    full.usual = full.stored();
+    full.usual = full.daemon.stored();
     let other = archive(&full.files, 2);
     let rooms = (0..=20).map(|step| Short::Room(step * 12)).chain((0..=24).step_by(2).map(Short::Files));
     for short in rooms {

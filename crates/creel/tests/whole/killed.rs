@@ -23,17 +23,6 @@ struct Killing {
 }
 
 impl Killing {
-    fn stored(&self) -> Vec<Vec<String>> {
-        let names = |directory: &str| {
-            let entries = fs::read_dir(self.daemon.root().join(directory)).into_iter().flatten();
-            let mut names: Vec<_> =
-                entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-            names.sort();
-            names
-        };
-        ["blobs/sha256", "layers", "containers", "inits", "tmp", "partial"].map(names).to_vec()
-    }
-
     fn clean(&self) {
         self.daemon.creel(&["rmi", "-f", &self.image]);
         self.daemon.ok(&["image", "prune", "-af"]);
@@ -63,7 +52,7 @@ impl Killing {
             assert!(!log.contains("has no row") && !log.contains("is being rebuilt"), "{what}: {log}");
             let verified = self.daemon.ok(&["image", "verify"]);
             assert!(verified.contains("all whole"), "{what}: {verified}");
-            assert_eq!(self.stored()[4], Vec::<String>::new(), "{what}: something is left in tmp");
+            assert_eq!(self.daemon.stored()[4], Vec::<String>::new(), "{what}: something is left in tmp");
             let is_there = self.daemon.creel(&["inspect", &self.image]).status.success();
             assert!(!answered || is_there != there, "{what} was answered, and it is not so");
             if is_there == there {
@@ -73,7 +62,7 @@ impl Killing {
             assert_ne!(is_there, there, "{what}");
         }
         self.clean();
-        assert_eq!(self.stored(), self.usual, "{what}");
+        assert_eq!(self.daemon.stored(), self.usual, "{what}");
     }
 }
 
@@ -98,7 +87,7 @@ fn a_daemon_killed_while_it_works_on_images_leaves_them_whole_or_not_at_all() {
     let other = archive(&files, 40);
     let mut killing =
         Killing { daemon, registry, image: image.clone(), usual: Vec::new(), answered: 0, cut: 0 };
-    killing.usual = killing.stored();
+    killing.usual = killing.daemon.stored();
     killing.cut(false, &["pull", "-q", &image], |_| ());
     killing.cut(false, &["load", "-q", "-i", saved], |_| ());
     killing.cut(false, &["import", &other, &image], |_| ());

@@ -155,6 +155,18 @@ impl Daemon {
         self.dir.path().join("root")
     }
 
+    /// The names of what is stored, by directory.
+    pub(crate) fn stored(&self) -> Vec<Vec<String>> {
+        let names = |directory: &str| {
+            let entries = std::fs::read_dir(self.root().join(directory)).into_iter().flatten();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names
+        };
+        ["blobs/sha256", "layers", "containers", "inits", "tmp", "partial"].map(names).to_vec()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
